@@ -1,0 +1,47 @@
+"""Machines of finite depth: a network is a sum of machines, its forward pass the resolvent of the sum.
+
+Names are imported when first used, so that ``import machgraph`` loads neither torch nor matplotlib.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from machgraph import draw as draw
+    from machgraph.architecture import Architecture as Architecture
+    from machgraph.architecture import Machine as Machine
+    from machgraph.architecture import depends_on as depends_on
+    from machgraph.cofiltration import depth_sequence as depth_sequence
+    from machgraph.io import load as load
+    from machgraph.io import save as save
+    from machgraph.nilpotent import NilpotentMachine as NilpotentMachine
+    from machgraph.parametric import DenseMachine as DenseMachine
+
+_HOME = {
+    "Architecture": "architecture",
+    "DenseMachine": "parametric",
+    "Machine": "architecture",
+    "NilpotentMachine": "nilpotent",
+    "depends_on": "architecture",
+    "depth_sequence": "cofiltration",
+    "load": "io",
+    "save": "io",
+}
+_MODULES = ("draw",)
+
+__all__ = sorted([*_HOME, *_MODULES])  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"machgraph.{name}")
+    if name in _HOME:
+        value = getattr(import_module(f"machgraph.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'machgraph' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,133 @@
+"""Index sets, the blocks that they are split into, and which block may feed which (section 3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition ``I_0 ⊔ ... ⊔ I_n`` of ``{0, ..., size - 1}`` into consecutive blocks; block 0 is the input.
+
+    Parameters
+    ----------
+    widths : number of indices in each block, all positive.
+
+    Raises
+    ------
+    ValueError : no block, or a width that is not a positive whole number.
+
+    Examples
+    --------
+    >>> partition = Partition((4, 3, 2))
+    >>> partition.size, partition.depth_bound
+    (9, 5)
+    >>> partition.block(1)
+    slice(4, 7, None)
+    """
+
+    widths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        widths = tuple(self.widths)
+        for width in widths:
+            if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
+                raise ValueError(f"got a block of width {width!r}: each width must be a whole number of at least 1")
+        if not widths:
+            raise ValueError("got no blocks: give at least the width of the input, for example (64, 32, 10)")
+        object.__setattr__(self, "widths", tuple(int(width) for width in widths))
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+    @property
+    def size(self) -> int:
+        """Number of indices in all."""
+        return sum(self.widths)
+
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        """Where the blocks begin, and the end of the last: ``len(self) + 1`` numbers."""
+        return (0, *accumulate(self.widths))
+
+    def block(self, i: int) -> slice:
+        """The indices of block ``i``."""
+        bounds = self.bounds
+        return slice(bounds[i], bounds[i + 1])
+
+    @property
+    def depth_bound(self) -> int:
+        """``2n + 1``, the length of the depth cofiltration of ``w + σ`` in section 3."""
+        return 2 * len(self) - 1
+
+
+def shortcut_mask(shortcuts: Any, blocks: int) -> Mask:
+    """Which block feeds which, as a boolean array ``[block_out, block_in]`` of shape ``(blocks, blocks)``.
+
+    Parameters
+    ----------
+    shortcuts : ``None`` (every later block hears every earlier one), ``"sequential"`` (each hears the one before), or
+        a boolean array of that shape, true only where ``block_in < block_out``.
+
+    Raises
+    ------
+    ValueError : another word, another shape, or an entry on or above the diagonal.
+
+    Examples
+    --------
+    >>> shortcut_mask("sequential", 3).astype(int)
+    array([[0, 0, 0],
+           [1, 0, 0],
+           [0, 1, 0]])
+    """
+    if shortcuts is None:
+        return np.tri(blocks, k=-1, dtype=bool)
+    if isinstance(shortcuts, str):
+        if shortcuts != "sequential":
+            raise ValueError(f'got shortcuts={shortcuts!r}: give None, "sequential", or an array [block_out, block_in]')
+        return np.eye(blocks, k=-1, dtype=bool)
+    mask = np.array(shortcuts)
+    if mask.shape != (blocks, blocks):
+        raise ValueError(f"got shortcuts of shape {mask.shape}: {blocks} blocks need ({blocks}, {blocks}), [block_out, block_in]")
+    if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
+        raise ValueError("got shortcuts that are not true or false: each entry [block_out, block_in] must be a boolean")
+    mask = mask.astype(bool)
+    illegal = np.argwhere(mask & ~np.tri(blocks, k=-1, dtype=bool))
+    if len(illegal):
+        out, source = (int(k) for k in illegal[0])
+        raise ValueError(
+            f"shortcuts[{out}, {source}] lets block {source} feed block {out}, which does not come after it: "
+            "a block may only hear earlier blocks, so set it to False or reorder the blocks"
+        )
+    return mask
+
+
+def channel_mask(mask: Mask, partition: Partition) -> Mask:
+    """The mask of blocks spread over channels: shape ``(size, size)``, ``[channel_out, channel_in]``."""
+    return np.repeat(np.repeat(mask, partition.widths, axis=0), partition.widths, axis=1)
+
+
+def fan_in(mask: Mask, partition: Partition) -> tuple[int, ...]:
+    """Number of inputs that the mask leaves to a unit of each block; 0 for a block that hears nothing."""
+    return tuple(int(n) for n in mask @ np.array(partition.widths))
+
+
+def weight_count(mask: Mask, partition: Partition) -> int:
+    """Number of weights that the mask leaves; one product of each with a vector costs two FLOPs a weight."""
+    return sum(width * inputs for width, inputs in zip(partition.widths, fan_in(mask, partition), strict=True))
+
+
+def runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
+    """The maximal runs of true as half-open ranges.
+
+    >>> runs([True, True, False, True])
+    [(0, 2), (3, 4)]
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], np.asarray(flags, dtype=bool), [False])).astype(int)))
+    return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
