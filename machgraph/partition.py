@@ -57,9 +57,9 @@ class Partition:
         return (0, *accumulate(self.widths))
 
     def block(self, i: int) -> slice:
-        """The indices of block ``i``."""
-        bounds = self.bounds
-        return slice(bounds[i], bounds[i + 1])
+        """The indices of block ``i``; -1 is the last."""
+        start = self.bounds[:-1][i]
+        return slice(start, start + self.widths[i])
 
     @property
     def depth_bound(self) -> int:
