@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from machgraph.activation import Activation
-from machgraph.plan import Accumulate, Activate, Plan
+from machgraph.plan import Accumulate, Activate, Plan, Span
 
 Activations = tuple[Activation, ...]
 Activator = Callable[[Activate, Tensor, Tensor], None]
@@ -71,20 +71,23 @@ def linear_resolvent(
 def _execute(plan: Plan, W: Tensor, Y: Tensor, Z: Tensor, activate: Activator) -> None:
     samples = Y.shape[-1] // plan.positions
     for step in plan.instructions:
-        start, stop = (samples * column for column in step.columns)
-        rows = slice(*step.rows)
         if isinstance(step, Accumulate):
-            _accumulate(step, samples, W, Y, Z)
+            weight = W.select(-3, step.tap).narrow(-2, *_span(step.rows)).narrow(-1, *_span(step.inputs))
+            source = _box(Z, step.inputs, step.columns, samples, step.offset)
+            _add_product(_box(Y, step.rows, step.columns, samples), weight, source)
         else:
-            activate(step, Y[..., rows, start:stop], Z[..., rows, start:stop])
+            activate(step, _box(Y, step.rows, step.columns, samples), _box(Z, step.rows, step.columns, samples))
 
 
-def _accumulate(step: Accumulate, samples: int, W: Tensor, Y: Tensor, Z: Tensor) -> None:
-    rows, inputs = slice(*step.rows), slice(*step.inputs)
-    start, stop = (samples * column for column in step.columns)
-    shift = samples * step.offset
-    target, source = Y[..., rows, start:stop], Z[..., inputs, start + shift : stop + shift]
-    _add_product(target, W[..., step.tap, rows, inputs], source)
+def _box(tensor: Tensor, rows: Span, columns: Span, samples: int, offset: int = 0) -> Tensor:
+    """A view of some rows and columns; a column of the plan is as many positions as there are samples."""
+    box = tensor.narrow(-2, rows[0], rows[1] - rows[0])
+    width = samples * (columns[1] - columns[0])
+    return box if width == tensor.shape[-1] else box.narrow(-1, samples * (columns[0] + offset), width)
+
+
+def _span(span: Span) -> tuple[int, int]:
+    return span[0], span[1] - span[0]
 
 
 def _add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
@@ -180,8 +183,7 @@ class _LinearResolvent(torch.autograd.Function):
         samples = Y.shape[-1] // plan.positions
 
         def activate(step: Activate, Y_box: Tensor, Z_box: Tensor) -> None:
-            start, stop = (samples * column for column in step.columns)
-            s_box = s_[..., slice(*step.rows), start:stop]
+            s_box = _box(s_, step.rows, step.columns, samples)
             if z0 is None:
                 torch.mul(s_box, Y_box, out=Z_box)
             else:
@@ -236,11 +238,9 @@ class _WeightGradient(torch.autograd.Function):
         Q = v.new_zeros((v.shape[0], plan.taps, plan.channels, plan.channels))
         Q_, v_, z_ = _one_or_many(Q, v, z)
         for step in plan.products:
-            rows, inputs = slice(*step.rows), slice(*step.inputs)
-            start, stop = (samples * column for column in step.columns)
-            shift = samples * step.offset
-            left, right = v_[..., rows, start:stop], z_[..., inputs, start + shift : stop + shift]
-            _add_product(Q_[..., step.tap, rows, inputs], left, right.mT)
+            target = Q_.select(-3, step.tap).narrow(-2, *_span(step.rows)).narrow(-1, *_span(step.inputs))
+            right = _box(z_, step.inputs, step.columns, samples, step.offset)
+            _add_product(target, _box(v_, step.rows, step.columns, samples), right.mT)
         return Q
 
     @staticmethod
