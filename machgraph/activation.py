@@ -86,13 +86,17 @@ def as_activation(value: str | Pointwise | Activation) -> Activation:
         if value not in ACTIVATIONS:
             near = get_close_matches(value, ACTIVATIONS, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"got activation {value!r}: {hint}the names are {', '.join(ACTIVATIONS)}; or give a callable")
+            raise ValueError(
+                f"got activation {value!r}: {hint}the names are {', '.join(ACTIVATIONS)}; or give a callable"
+            )
         return ACTIVATIONS[value]
     if not callable(value):
-        raise TypeError(f"got an activation of type {type(value).__name__}: give a name ({', '.join(ACTIVATIONS)}) or a callable")
+        raise TypeError(
+            f"got an activation of type {type(value).__name__}: give a name ({', '.join(ACTIVATIONS)}) or a callable"
+        )
     if isinstance(value, nn.Module) and next(value.parameters(), None) is not None:
         raise ValueError(
-            f"got activation {type(value).__name__} with parameters of its own, which a parametric machine would not train: "
+            f"got activation {type(value).__name__} with parameters of its own, which would not be trained: "
             "use a pointwise function without parameters, or write the network as a sum of mg.Machine"
         )
     name = getattr(value, "__name__", type(value).__name__)
@@ -105,5 +109,7 @@ def per_block(activation: str | Pointwise | Sequence[str | Pointwise], blocks: i
         return (as_activation(activation),) * blocks
     activations = tuple(as_activation(value) for value in activation)
     if len(activations) != blocks:
-        raise ValueError(f"got {len(activations)} activations for {blocks} blocks: give one for all, or one for each block")
+        raise ValueError(
+            f"got {len(activations)} activations for {blocks} blocks: give one for all, or one for each block"
+        )
     return activations

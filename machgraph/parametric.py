@@ -19,8 +19,8 @@ class DenseMachine(nn.Module):
     Parameters
     ----------
     widths : number of channels of each block; block 0 is the input, the last block the output.
-    activation : σ, a name (``identity, tanh, sigmoid, relu, leaky_relu, elu, gelu, silu, softplus, sine``) or a pointwise
-        callable, for all blocks or one for each.
+    activation : σ, for all blocks or one for each: a name (``identity, tanh, sigmoid, relu, leaky_relu, elu, gelu, silu,
+        softplus, sine``) or a pointwise callable.
     shortcuts : which block hears which: ``None`` (every later block hears every earlier one), ``"sequential"`` (a
         multi-layer perceptron), or a boolean array ``[block_out, block_in]``.
     bias : whether to learn a part of ``y0``, one number for each channel.
@@ -62,7 +62,9 @@ class DenseMachine(nn.Module):
         super().__init__()
         self.partition = Partition(tuple(widths))
         if len(self.partition) < 2:
-            raise ValueError(f"got {len(self.partition)} block: a machine needs at least an input and an output, as in (64, 10)")
+            raise ValueError(
+                f"got {len(self.partition)} block: a machine needs at least an input and an output, as in (64, 10)"
+            )
         self.shortcuts: Mask = shortcut_mask(shortcuts, len(self.partition))
         self.activation: tuple[Activation, ...] = per_block(activation, len(self.partition))
         channels = self.partition.size
@@ -106,7 +108,9 @@ class DenseMachine(nn.Module):
         if z0 is not None:
             z0 = self._checked(z0, "z0")
             if z0.shape[:-1] != batch:
-                raise ValueError(f"got y0 of shape {tuple(y0.shape)} and z0 of shape {tuple(z0.shape)}: their batches must agree")
+                raise ValueError(
+                    f"got y0 of shape {tuple(y0.shape)} and z0 of shape {tuple(z0.shape)}: their batches must agree"
+                )
             z0 = nn.functional.pad(z0, (0, self.partition.size - z0.shape[-1]))
             z0 = z0.reshape(-1, self.partition.size).mT[None]
         bias = None if self.bias is None else self.bias[None]
@@ -129,10 +133,10 @@ class DenseMachine(nn.Module):
 
     @property
     def architecture(self) -> Architecture:
-        """The same machine as a sum: ``w_i`` reads blocks of ``z`` and writes ``y_i``, ``σ_i`` reads ``y_i`` and writes ``z_i``.
+        """The same machine as a sum: ``w_i`` reads blocks of ``z`` and writes ``y_i``; ``σ_i`` takes that to ``z_i``.
 
-        The bias belongs to the input and not to the sum: ``machine.architecture.resolvent(machine.components(y0))`` holds
-        the same values as ``machine.solve(y0)``.
+        The bias belongs to the input and not to the sum, so ``architecture.resolvent(machine.components(y0))`` holds the
+        same values as ``machine.solve(y0)``.
         """
         machines = []
         for i, sigma in enumerate(self.activation):
@@ -164,8 +168,8 @@ class DenseMachine(nn.Module):
     def extra_repr(self) -> str:
         """What ``print`` shows of the machine."""
         names = ", ".join(activation.name for activation in self.activation)
-        edges = int(self.shortcuts.sum())
-        return f"{self.partition.widths}, activation=({names}), {edges} edges between blocks, {self.parameter_count()} parameters"
+        edges, parameters = int(self.shortcuts.sum()), self.parameter_count()
+        return f"{self.partition.widths}, activation=({names}), {edges} edges between blocks, {parameters} parameters"
 
     def _linear_map(self, i: int, sources: Sequence[int]) -> Callable[..., Tensor]:
         def w(*z: Tensor) -> Tensor:
@@ -181,12 +185,12 @@ class DenseMachine(nn.Module):
             raise TypeError(f"got {name} of type {type(x).__name__}: give a torch tensor of shape (..., channel)")
         if x.dim() == 0 or not 1 <= x.shape[-1] <= channels:
             raise ValueError(
-                f"got {name} of shape {tuple(x.shape)}: the last axis must hold between 1 and all {channels} channels of the "
-                f"machine (its input block has {self.partition.widths[0]})"
+                f"got {name} of shape {tuple(x.shape)}: the last axis must hold 1 to {channels} channels of the machine "
+                f"(its input block has {self.partition.widths[0]})"
             )
         if x.dtype != self.weight.dtype or x.device != self.weight.device:
             raise ValueError(
-                f"got {name} of {x.dtype} on {x.device}, and the machine holds {self.weight.dtype} on {self.weight.device}: "
+                f"got {name} of {x.dtype} on {x.device} for a machine of {self.weight.dtype} on {self.weight.device}: "
                 f"convert one of them, for example {name}.to(machine.weight)"
             )
         return x

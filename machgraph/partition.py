@@ -94,7 +94,9 @@ def shortcut_mask(shortcuts: Any, blocks: int) -> Mask:
         return np.eye(blocks, k=-1, dtype=bool)
     mask = np.array(shortcuts)
     if mask.shape != (blocks, blocks):
-        raise ValueError(f"got shortcuts of shape {mask.shape}: {blocks} blocks need ({blocks}, {blocks}), [block_out, block_in]")
+        raise ValueError(
+            f"got shortcuts of shape {mask.shape}: {blocks} blocks need ({blocks}, {blocks}), [block_out, block_in]"
+        )
     if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
         raise ValueError("got shortcuts that are not true or false: each entry [block_out, block_in] must be a boolean")
     mask = mask.astype(bool)

@@ -72,7 +72,9 @@ class Plan:
     @cached_property
     def blocks(self) -> tuple[Span, ...]:
         """The rows of each block, by its number."""
-        return tuple(dict(sorted((step.block, step.rows) for step in self.instructions if isinstance(step, Activate))).values())
+        return tuple(
+            dict(sorted((step.block, step.rows) for step in self.instructions if isinstance(step, Activate))).values()
+        )
 
     @cached_property
     def products(self) -> tuple[Accumulate, ...]:

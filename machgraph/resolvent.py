@@ -1,7 +1,7 @@
 """The one loop over a plan, and its dual: resolvents of parametric machines in torch.
 
-Shapes: ``W`` is ``[population, tap, channel_out, channel_in]``; ``y, z, u, v, s`` are ``[population, channel, position]``,
-where a position is a time or pixel crossed with the samples of the batch, samples innermost.
+Shapes: ``W`` is ``[population, tap, channel_out, channel_in]``; ``y, z, u, v, s`` are ``[population, channel,
+position]``, where a position is a time or pixel crossed with the samples of the batch, samples innermost.
 
 The machine (section 3, eqs. 10 and 11), and its linearization with an array ``s`` in place of σ:
 
@@ -65,7 +65,7 @@ def linear_resolvent(
     return y, z
 
 
-# ---- the executor: changes its arguments in place, records no gradient ------------------------------------------------
+# ---- the executor: changes its arguments in place, records no gradient -------------------------------------
 
 
 def _execute(plan: Plan, W: Tensor, Y: Tensor, Z: Tensor, activate: Activator) -> None:
@@ -102,7 +102,7 @@ def _one_or_many(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor[0] for tensor in tensors) if tensors[0].shape[0] == 1 else tensors
 
 
-# ---- the rules --------------------------------------------------------------------------------------------------------
+# ---- the rules ---------------------------------------------------------------------------------------------
 
 
 class _Resolvent(torch.autograd.Function):
@@ -124,7 +124,8 @@ class _Resolvent(torch.autograd.Function):
             else:
                 Z_box.add_(activated)
 
-        _execute(plan, *_one_or_many(W, Y, Z), activate)
+        W_, Y_, Z_ = _one_or_many(W, Y, Z)
+        _execute(plan, W_, Y_, Z_, activate)
         return Y, Z
 
     @staticmethod
@@ -148,7 +149,13 @@ class _Resolvent(torch.autograd.Function):
 
     @staticmethod
     def jvp(
-        ctx: Any, _plan: None, _sigma: None, dW: Tensor | None, db: Tensor | None, dy0: Tensor | None, dz0: Tensor | None
+        ctx: Any,
+        _plan: None,
+        _sigma: None,
+        dW: Tensor | None,
+        db: Tensor | None,
+        dy0: Tensor | None,
+        dz0: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         W, y, z = ctx.saved_tensors
         s = _slopes(ctx.plan, ctx.activations, y, None if ctx.has_z0 else z)
@@ -164,7 +171,7 @@ class _Resolvent(torch.autograd.Function):
         info: Any, in_dims: tuple[Any, ...], plan: Plan, activations: Activations, *tensors: Tensor | None
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         if in_dims[2] is None and in_dims[3] is None:
-            (W, bias), (y0, z0) = tensors[:2], _into_samples(info.batch_size, in_dims[4:], tensors[4 - 2 :])
+            (W, bias), (y0, z0) = tensors[:2], _into_samples(info.batch_size, in_dims[4:], tensors[2:])
             return _from_samples(info.batch_size, resolvent(plan, activations, W, bias, y0, z0))  # type: ignore[arg-type]
         W, bias, y0, z0 = _into_population(info.batch_size, in_dims[2:], tensors)
         return _from_population(info.batch_size, resolvent(plan, activations, W, bias, y0, z0))  # type: ignore[arg-type]
@@ -174,9 +181,7 @@ class _LinearResolvent(torch.autograd.Function):
     """``(y, z)`` of the machine ``W + s ⊙``; its derivatives are of the same kind."""
 
     @staticmethod
-    def forward(
-        plan: Plan, W: Tensor, s: Tensor, y0: Tensor | None, z0: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(plan: Plan, W: Tensor, s: Tensor, y0: Tensor | None, z0: Tensor | None) -> tuple[Tensor, Tensor]:
         Y = torch.zeros_like(s, memory_format=torch.contiguous_format) if y0 is None else _copy(y0)
         Z = torch.empty_like(Y) if z0 is None else _copy(z0)
         W_, Y_, Z_, s_ = _one_or_many(W, Y, Z, s)
@@ -269,7 +274,8 @@ class _WeightGradient(torch.autograd.Function):
         v, z = _into_population(info.batch_size, in_dims[1:], tensors)
         assert v is not None
         assert z is not None
-        return _weight_gradient(plan, v, z).unflatten(0, (info.batch_size, -1)), 0
+        Q = _weight_gradient(plan, v, z)
+        return Q.reshape(info.batch_size, -1, *Q.shape[1:]), 0
 
 
 def _weight_gradient(plan: Plan, v: Tensor, z: Tensor) -> Tensor:
@@ -304,7 +310,7 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-# ---- torch.func.vmap: a batch of weights is a population, a batch of data is more samples ------------------------------
+# ---- torch.func.vmap: a batch of weights is a population, a batch of data is more samples ------------------
 
 
 def _into_population(batch: int, dims: tuple[Any, ...], tensors: tuple[Tensor | None, ...]) -> list[Tensor | None]:
@@ -315,7 +321,7 @@ def _into_population(batch: int, dims: tuple[Any, ...], tensors: tuple[Tensor | 
 
 
 def _from_population(batch: int, pair: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    y, z = (t.unflatten(0, (batch, -1)) for t in pair)
+    y, z = (t.reshape(batch, -1, *t.shape[1:]) for t in pair)
     return (y, z), (0, 0)
 
 
@@ -327,5 +333,5 @@ def _into_samples(batch: int, dims: tuple[Any, ...], tensors: tuple[Tensor | Non
 
 
 def _from_samples(batch: int, pair: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    y, z = (t.unflatten(-1, (-1, batch)) for t in pair)
+    y, z = (t.reshape(*t.shape[:-1], -1, batch) for t in pair)
     return (y, z), (3, 3)

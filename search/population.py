@@ -37,8 +37,8 @@ class Outcome:
     status : ``complete`` (the whole schedule), ``stopped`` (no lower validation loss for ``patience`` epochs),
         ``halved`` (not among the best at a rung) or ``diverged`` (a loss that is not finite).
     epochs : that it was trained for.
-    loss, score : on the validation part after its best epoch: cross-entropy and accuracy, or mean squared error in units
-        of the training part's variance and R². Not a number if it diverged at once.
+    loss, score : on the validation part after its best epoch: cross-entropy and accuracy, or mean squared error (the
+        training part's variance is 1) and R². Not a number if it diverged at once.
     curve : validation loss after each epoch.
     seconds : its share of the population's time.
     weight, bias : of its machine after its best epoch.
@@ -127,7 +127,7 @@ def train(
     return [candidate.outcome() for candidate in population.candidates]
 
 
-# ---- who leaves -------------------------------------------------------------------------------------------------------
+# ---- who leaves --------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
@@ -170,7 +170,7 @@ def _leavers(running: Sequence[_Candidate], epoch: int, recipe: Recipe) -> list[
     return leaving
 
 
-# ---- the tensor program -----------------------------------------------------------------------------------------------
+# ---- the tensor program ------------------------------------------------------------------------------------
 
 
 class _Population:
@@ -190,7 +190,9 @@ class _Population:
             rows, columns = candidate.index[:, None], candidate.index
             machine = candidate.machine
             self.weight[p, 0, rows, columns] = machine.weight.detach()
-            self.mask[p, 0, rows, columns] = torch.from_numpy(channel_mask(machine.shortcuts, machine.partition)).float()
+            self.mask[p, 0, rows, columns] = torch.from_numpy(
+                channel_mask(machine.shortcuts, machine.partition)
+            ).float()
             self.bias[p, columns] = machine.bias.detach()
         self.optimizer = torch.optim.AdamW(
             [{"params": [w, b], "lr": 0.0} for w, b in zip(self.weight, self.bias, strict=True)], fused=True
@@ -278,7 +280,7 @@ def _mixed(names: Sequence[str]) -> Activation:
     return Activation("mixed", function, derivative)
 
 
-# ---- losses -----------------------------------------------------------------------------------------------------------
+# ---- losses ------------------------------------------------------------------------------------------------
 
 
 def _training_losses(outputs: Tensor, y: Tensor, dataset: Dataset, recipe: Recipe) -> Tensor:

@@ -45,7 +45,9 @@ class Recipe:
         if not 0 < self.warm_up < 1:
             raise ValueError(f"got warm_up={self.warm_up!r}: it must be a fraction between 0 and 1")
         if list(self.rungs) != sorted(set(self.rungs)) or any(not 0 < rung < self.epochs for rung in self.rungs):
-            raise ValueError(f"got rungs={self.rungs!r}: they must increase, between 1 and epochs - 1 = {self.epochs - 1}")
+            raise ValueError(
+                f"got rungs={self.rungs!r}: they must increase, between 1 and epochs - 1 = {self.epochs - 1}"
+            )
 
     def rate(self, progress: float) -> float:
         """The learning rate as a fraction of its peak, after a fraction ``progress`` of the schedule.

@@ -1,0 +1,140 @@
+"""Machines on disk: the specification as JSON and the weights, in one safetensors file; never pickle."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+
+from machgraph.activation import ACTIVATIONS
+from machgraph.parametric import DenseMachine
+
+FORMAT = "machgraph/1"
+
+
+def save(machine: DenseMachine, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> Path:
+    """Write a machine to one file, whole or not at all: what stood there before stays until the new file is complete.
+
+    Parameters
+    ----------
+    machine : with named activations; a callable can't be written down.
+    path : by custom ``NAME.machgraph``. The file is in safetensors format: ``weight`` (and ``bias``) as tensors, and in
+        its metadata ``format``, ``specification`` and ``metadata``, each of the last two one JSON object.
+    metadata : anything JSON can hold, to be kept with the machine.
+
+    Raises
+    ------
+    ValueError : an activation without a name of the list, or metadata that JSON can't hold.
+    """
+    path = Path(path)
+    try:
+        notes = json.dumps(dict(metadata or {}), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"got metadata that JSON can't hold ({error}): give numbers, strings, lists and dicts"
+        ) from None
+    header = {"format": FORMAT, "specification": json.dumps(specification(machine)), "metadata": notes}
+    tensors = {name: tensor.detach().contiguous() for name, tensor in machine.state_dict().items()}
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(to_bytes(tensors, header))
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    return path
+
+
+def load(path: str | os.PathLike[str]) -> DenseMachine:
+    """The machine in a file that ``save`` wrote: equal to the last bit.
+
+    Raises
+    ------
+    FileNotFoundError : no such file.
+    ValueError : not a machgraph file, one of a newer format, or weights that don't fit the specification.
+    """
+    header, tensors = _read(path)
+    try:
+        machine = from_specification(json.loads(header["specification"]), dtype=tensors["weight"].dtype)
+        machine.load_state_dict(tensors)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} holds weights that don't fit its specification: {error}") from None
+    return machine
+
+
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What was given to ``save`` as ``metadata``."""
+    metadata: dict[str, Any] = json.loads(_read(path)[0]["metadata"])
+    return metadata
+
+
+def specification(machine: DenseMachine) -> dict[str, Any]:
+    """The architecture of a machine as a JSON object: ``kind, widths, activation, shortcuts, bias``.
+
+    Examples
+    --------
+    >>> specification(DenseMachine((2, 1), activation="tanh"))["shortcuts"]
+    [[0, 0], [1, 0]]
+    """
+    for activation in machine.activation:
+        if ACTIVATIONS.get(activation.name) is not activation:
+            raise ValueError(
+                f"got the activation {activation.name!r}, a function that can't be written down: "
+                f"to be saved a machine needs named ones ({', '.join(ACTIVATIONS)})"
+            )
+    return {
+        "kind": "dense",
+        "widths": list(machine.partition.widths),
+        "activation": [activation.name for activation in machine.activation],
+        "shortcuts": machine.shortcuts.astype(int).tolist(),
+        "bias": machine.bias is not None,
+    }
+
+
+def from_specification(specification: Mapping[str, Any], **settings: Any) -> DenseMachine:
+    """A new machine of this architecture; only ``widths`` is needed, the rest has ``DenseMachine``'s defaults.
+
+    Parameters
+    ----------
+    specification : as the function ``specification`` gives.
+    settings : ``dtype``, ``device``, ``generator`` of ``DenseMachine``.
+
+    Raises
+    ------
+    ValueError : a name that is missing or unknown, or a value that ``DenseMachine`` refuses.
+    """
+    known = {"kind", "widths", "activation", "shortcuts", "bias"}
+    if not isinstance(specification, Mapping) or "widths" not in specification or set(specification) - known:
+        got = ", ".join(map(str, specification)) if isinstance(specification, Mapping) else repr(specification)
+        raise ValueError(f"got a description with {got}: it must hold widths, and may hold {', '.join(sorted(known))}")
+    arguments = dict(specification)
+    if (kind := arguments.pop("kind", "dense")) != "dense":
+        raise ValueError(f"got a machine of kind {kind!r}: this version knows dense machines")
+    shortcuts = arguments.pop("shortcuts", None)
+    if shortcuts is not None and not isinstance(shortcuts, str):
+        shortcuts = np.array(shortcuts)
+    return DenseMachine(arguments.pop("widths"), shortcuts=shortcuts, **arguments, **settings)
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is not a file: give a file that machgraph.save wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a machgraph file, or is damaged: {error}") from None
+    written = header.get("format", "nothing")
+    if written != FORMAT:
+        raise ValueError(f"{path} says its format is {written!r}, and this version reads {FORMAT!r}: update machgraph")
+    return header, tensors
