@@ -1,0 +1,49 @@
+# `make search` and `make test` do all of their own set-up; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
+READY := $(VENV)/ready-data
+READY_DEV := $(VENV)/ready-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help search test lint format figures clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+search: $(READY)  ## search an architecture for the bundled digits, about a minute
+	@$(BIN)/machgraph search digits
+
+test: $(READY_DEV)  ## every test and doctest
+	@$(BIN)/python -m pytest
+
+lint: $(READY_DEV)  ## style, format, types, and which module may import which
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check --quiet || { echo "not formatted: run make format"; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(READY_DEV)  ## rewrite the files as `make lint` wants them
+	@$(BIN)/ruff check --fix --quiet
+	@$(BIN)/ruff format
+
+figures: $(READY)  ## the paper's figures, from figures/ as SVG and PNG
+	@for file in figures/figure*.py; do $(BIN)/python -m figures.$$(basename $$file .py) || exit 1; done
+
+clean:  ## remove the virtual environment and caches; runs/ stays
+	@rm -rf $(VENV) build dist .*_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Installed anew only when the metadata or the pinned versions are newer than the stamp.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$$($(PYTHON) --version) is too old: machgraph needs 3.11; name one with make PYTHON=..."; exit 1; }
+	@echo "installing into $(VENV), once (some minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) --editable '.[data]'
+	@touch $@
+
+$(READY_DEV): $(READY)
+	@$(INSTALL) --editable '.[data,dev]'
+	@touch $@

@@ -1,0 +1,153 @@
+"""Tables from CSV and Parquet files, and their columns made plain: numbers, dates or text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:  # polars belongs to the extra [data]: it is imported when a table is read, not before
+    import polars as pl
+
+Kind = Literal["number", "date", "category"]
+
+MISSING = ("", "na", "n/a", "nan", "null", "?", "-")  # texts that mean "no value", whatever their case
+DATE_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y/%m/%d")
+ZONED_DATE = "%+"  # ISO 8601 with an offset from UTC
+NEARLY_ALL = 0.9  # a column of text is numbers (or dates) when at least this share of its texts is
+MICROSECONDS_A_DAY = 86_400_000_000
+
+
+def read(path: str | os.PathLike[str]) -> pl.DataFrame:
+    """The table in a CSV or Parquet file; every cell of a CSV file stays text, so that nothing is guessed from a part.
+
+    Raises
+    ------
+    FileNotFoundError : no such file.
+    ValueError : another extension, an unreadable or an empty file.
+    ImportError : polars is not installed.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise FileNotFoundError(f"file not found: {path}")
+    if path.is_dir() or suffix not in (".csv", ".parquet"):
+        got = "is a folder" if path.is_dir() else f"ends in {suffix or 'no extension'}"
+        raise ValueError(f"{path} {got}: give a .csv or a .parquet file")
+    require("polars", "polars")
+    import polars as pl
+
+    try:
+        if suffix == ".csv":
+            frame = pl.read_csv(path, infer_schema=False, separator=_separator(path), glob=False)
+        else:
+            frame = pl.read_parquet(path, glob=False)
+    except pl.exceptions.NoDataError:
+        raise ValueError(f"{path} is empty: a header and rows were expected") from None
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+        kind = "a CSV file in UTF-8" if suffix == ".csv" else "a Parquet file"
+        raise ValueError(f"{path} can't be read as {kind}: {reason}") from None
+    if not frame.height or not frame.width:
+        raise ValueError(f"{path} has no rows: a header and rows were expected")
+    return frame
+
+
+def require(module: str, package: str) -> None:
+    """Import a module of the extra [data], or say in one sentence how to get it."""
+    try:
+        import_module(module)
+    except ImportError:
+        raise ImportError(f"data sets need {package}, which is not installed: pip install 'machgraph[data]'") from None
+
+
+def _separator(path: Path) -> str:
+    """The separator that the header uses: a comma, unless it has none but has semicolons or tabs."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline()
+    return "," if "," in header else max(",;\t", key=header.count)
+
+
+def plain(series: pl.Series) -> pl.Series | None:
+    """The column as Float64, Datetime (UTC) or stripped String with nulls; ``None`` for lists, structs and the like."""
+    import polars as pl
+
+    dtype = series.dtype
+    if dtype.is_numeric():
+        return series.cast(pl.Float64)
+    if dtype == pl.Datetime and getattr(dtype, "time_zone", None) is not None:
+        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    if dtype in (pl.Date, pl.Datetime):
+        return series.cast(pl.Datetime("us"))
+    if dtype not in (pl.String, pl.Boolean, pl.Categorical, pl.Enum, pl.Null):
+        return None
+    text = series.cast(pl.String).str.strip_chars()
+    lower = text.str.to_lowercase()
+    frame = pl.DataFrame({"text": text, "lower": lower}).select(
+        pl.when(pl.col("lower").is_in(MISSING)).then(None)
+        .when(pl.col("lower").is_in(("true", "false"))).then(pl.col("lower"))  # True, TRUE and true are one
+        .otherwise(pl.col("text"))
+    )  # fmt: skip
+    return frame.to_series().alias(series.name)
+
+
+def parse(series: pl.Series, kind: Kind) -> pl.Series:
+    """A plain column as numbers (a date: days since 1970), null where a cell is none; as text for a category."""
+    import polars as pl
+
+    if kind == "category":
+        return series.cast(pl.String)
+    if kind == "number":
+        numeric = series.dtype in (pl.String, pl.Float64)
+        return series.cast(pl.Float64, strict=False) if numeric else pl.Series([None] * len(series), dtype=pl.Float64)
+    if series.dtype == pl.String:
+        zoned = series.str.to_datetime(ZONED_DATE, strict=False, time_unit="us").dt.replace_time_zone(None)
+        dates = [series.str.to_datetime(form, strict=False, time_unit="us") for form in DATE_FORMATS]
+        series = pl.select(pl.coalesce(*dates, zoned)).to_series()
+    if series.dtype != pl.Datetime:
+        return pl.Series([None] * len(series), dtype=pl.Float64)
+    return series.dt.epoch("us").cast(pl.Float64) / MICROSECONDS_A_DAY
+
+
+def infer(series: pl.Series) -> tuple[Kind, tuple[str, ...]]:
+    """What a plain column holds, and the texts in it that are none of that (they count as missing).
+
+    >>> import polars as pl
+    >>> infer(pl.Series(["1", "2.5", "x"] + ["3"] * 20))
+    ('number', ('x',))
+    """
+    import polars as pl
+
+    if series.dtype != pl.String:
+        return ("number" if series.dtype == pl.Float64 else "date"), ()
+    kinds: tuple[Kind, ...] = ("number", "date")
+    for kind in kinds:
+        parsed = parse(series, kind)
+        if parsed.count() and parsed.count() >= NEARLY_ALL * series.count():
+            return kind, tuple(series.filter(parsed.is_null()).drop_nulls().unique().sort().to_list())
+    return "category", ()
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the nearest of the choices, or nothing.
+
+    >>> nearest("digit", ["digits", "diabetes"])
+    " (did you mean 'digits'?)"
+    """
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = get_close_matches(word.lower(), by_lower, 1)
+    return f" (did you mean '{by_lower[close[0]]}'?)" if close else ""
+
+
+def listing(items: Iterable[object], most: int = 8) -> str:
+    """The items in a row, cut after ``most`` of them.
+
+    >>> listing(range(20), 3)
+    '0, 1, 2 and 17 more'
+    """
+    items = list(items)
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + rest
