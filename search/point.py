@@ -1,0 +1,224 @@
+"""A point of a space: one architecture and its hyperparameters; which points are the same network; and their keys."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from machgraph.partition import Mask, Partition, shortcut_mask, weight_count
+from search.canonical import canonical_order
+
+ARCHITECTURE = ("widths", "activations", "shortcuts")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One architecture, without its first and last widths (the data give those), and what it is trained with.
+
+    Parameters
+    ----------
+    widths : units of each hidden block.
+    activations : name of the activation of each hidden block.
+    shortcuts : ``[block_out][block_in]`` over all ``n + 2`` blocks, input and output among them; true only below the
+        diagonal. Whatever ``machgraph.partition.shortcut_mask`` takes is turned into nested tuples.
+    learning_rate : of the optimizer, positive.
+
+    Raises
+    ------
+    ValueError : any of these does not hold.
+
+    Examples
+    --------
+    >>> point = Point((32, 16), ("tanh", "relu"), shortcut_mask("sequential", 4), learning_rate=1e-3)
+    >>> point.describe(64, 10), point.depth, point.parameters(64, 10)
+    ('64-32-16-10 · tanh, relu · no shortcuts', 7, 2778)
+    """
+
+    widths: tuple[int, ...]
+    activations: tuple[str, ...]
+    shortcuts: tuple[tuple[bool, ...], ...]
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        """Check, and turn lists and arrays into tuples."""
+        widths = Partition((1, *self.widths, 1)).widths[1:-1]
+        activations = tuple(self.activations)
+        if isinstance(self.activations, str) or not all(isinstance(name, str) and name for name in activations):
+            raise ValueError(f"got activations={self.activations!r}: give a tuple with one name for each hidden block")
+        if len(activations) != len(widths):
+            raise ValueError(
+                f"got {len(activations)} activations for {len(widths)} hidden blocks: give one name for each"
+            )
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"got learning_rate={self.learning_rate!r}: it must be positive and finite")
+        mask = shortcut_mask(self.shortcuts, len(widths) + 2)
+        object.__setattr__(self, "widths", widths)
+        object.__setattr__(self, "activations", activations)
+        object.__setattr__(self, "shortcuts", tuple(map(tuple, mask.tolist())))
+        object.__setattr__(self, "learning_rate", float(self.learning_rate))
+
+    @property
+    def blocks(self) -> int:
+        """Number of hidden blocks."""
+        return len(self.widths)
+
+    @property
+    def mask(self) -> Mask:
+        """The shortcuts as a boolean array ``[block_out, block_in]``."""
+        return np.array(self.shortcuts)
+
+    @property
+    def depth(self) -> int:
+        """Levels of the machine graph (``σ_0, w_1, σ_1, ...``): ``2k + 1``, the longest way from input to output having
+        ``k`` edges. Blocks on no such way do not count: it is the depth of the canonical form."""
+        edges = {0: 0}
+        for block, heard in enumerate(self.shortcuts):
+            reached = [edges[source] for source in edges if heard[source]]
+            if reached:
+                edges[block] = 1 + max(reached)
+        return 2 * edges.get(self.blocks + 1, 0) + 1
+
+    def partition(self, n_inputs: int, n_outputs: int) -> Partition:
+        """All blocks: the input, the hidden ones, the output."""
+        return Partition((n_inputs, *self.widths, n_outputs))
+
+    def parameters(self, n_inputs: int, n_outputs: int) -> int:
+        """Weights that the mask leaves, and a bias for each unit of a hidden block or of the output."""
+        weights = weight_count(self.mask, self.partition(n_inputs, n_outputs))
+        return weights + sum(self.widths) + n_outputs
+
+    def flops(self, n_inputs: int, n_outputs: int) -> int:
+        """Of one forward pass on one sample: 2 a weight, 1 a bias; activations are not counted."""
+        weights = weight_count(self.mask, self.partition(n_inputs, n_outputs))
+        return 2 * weights + sum(self.widths) + n_outputs
+
+    def describe(self, n_inputs: int, n_outputs: int) -> str:
+        """Widths, activations, and the number of shortcuts: the edges other than from a block to the next."""
+        widths = "-".join(str(width) for width in (n_inputs, *self.widths, n_outputs))
+        names = self.activations[:1] if len(set(self.activations)) == 1 else self.activations
+        if not names:
+            names = ("linear",) if self.shortcuts[1][0] else ("constant",)
+        edges = int((self.mask & ~np.eye(self.blocks + 2, k=-1, dtype=bool)).sum())
+        plural = f"{edges or 'no'} shortcut{'' if edges == 1 else 's'}"
+        return f"{widths} · {', '.join(names)} · {plural}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As lists and plain values that JSON can hold; ``Point.from_dict`` reads it back."""
+        return {
+            **asdict(self),
+            "widths": list(self.widths),
+            "activations": list(self.activations),
+            "shortcuts": [[int(edge) for edge in row] for row in self.shortcuts],
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Point":
+        """The point that ``to_dict`` wrote; ValueError: other names than the fields of a point."""
+        names = [field.name for field in fields(cls)]
+        if set(record) != set(names):
+            raise ValueError(f"got a record with {', '.join(record) or 'nothing'}: a point has {', '.join(names)}")
+        return cls(**record)
+
+
+@lru_cache(maxsize=1 << 16)
+def canonical(point: Point) -> Point:
+    """The one point that stands for all points which are the same set of networks.
+
+    Dropped: blocks that hear no input, directly or through others (a constant, which the biases of their readers hold
+    as well), and blocks that reach no output. Twins, blocks with the same sources, readers and activation (so with no
+    edge between them), become one block of their total width. What is left is put in an order that does not depend on
+    the order it came in. An output that hears nothing gives the constant network: no block and no shortcut.
+
+    Examples
+    --------
+    Two halves of a block, and one more that nothing reads:
+
+    >>> mask = [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0]]
+    >>> canonical(Point((8, 24, 16), ("relu", "relu", "tanh"), mask, 1e-3)).describe(64, 10)
+    '64-32-10 · relu · no shortcuts'
+    """
+    output = point.blocks + 1
+    sources = [{source for source, edge in enumerate(row) if edge} for row in point.shortcuts]
+    heard = {0}  # blocks that hear the input, somehow
+    for block in range(1, output + 1):
+        if sources[block] & heard:
+            heard.add(block)
+    live = {output}  # of these, blocks that reach the output, somehow; readers come before sources
+    for block in range(output, 0, -1):
+        if block in live:
+            live |= sources[block] & heard
+    hidden = sorted(live - {0, output})
+
+    twins: dict[tuple[frozenset[int], frozenset[int], str], list[int]] = {}
+    for block in hidden:
+        readers = frozenset(reader for reader in live if block in sources[reader])
+        kind = (frozenset(sources[block] & (live | {0})), readers, point.activations[block - 1])
+        twins.setdefault(kind, []).append(block)
+    kinds = list(twins)
+    place = {block: i for i, blocks in enumerate(twins.values()) for block in blocks}
+    widths = [sum(point.widths[block - 1] for block in blocks) for blocks in twins.values()]
+
+    # Level first: it grows along every edge, so that the order by colours is a topological one.
+    level = {0: 0}
+    for block in hidden:
+        level[block] = 1 + max(level[source] for source in sources[block] if source in level)
+    colours = [
+        (level[blocks[0]], kind[2], widths[i], 0 in kind[0], output in kind[1])
+        for i, (kind, blocks) in enumerate(twins.items())
+    ]
+    hears = [{place[source] for source in kind[0] if source} for kind in kinds]
+    order, edges, _ = canonical_order(colours, hears)
+
+    blocks = len(order)
+    mask = np.zeros((blocks + 2, blocks + 2), dtype=bool)
+    mask[-1, 0] = 0 in sources[output]
+    for i, (group, heard_places) in enumerate(zip(order, edges, strict=True)):
+        *_, hears_input, feeds_output = colours[group]
+        mask[i + 1, 0] = hears_input
+        mask[-1, i + 1] = feeds_output
+        mask[i + 1, [source + 1 for source in heard_places]] = True
+    return replace(
+        point,
+        widths=tuple(widths[group] for group in order),
+        activations=tuple(kinds[group][2] for group in order),
+        shortcuts=tuple(map(tuple, mask.tolist())),
+    )
+
+
+def hyperparameters(point: Point) -> dict[str, Any]:
+    """What a point says beside its architecture.
+
+    >>> hyperparameters(Point((), (), ((False, False), (True, False)), 0.01))
+    {'learning_rate': 0.01}
+    """
+    return {field.name: getattr(point, field.name) for field in fields(point) if field.name not in ARCHITECTURE}
+
+
+def key(point: Point, *, seed: int, budget: int) -> str:
+    """What names a training run: SHA-256 over canonical form, hyperparameters, seed and budget, as 64 hex digits.
+
+    Parameters
+    ----------
+    seed, budget : of the training, whole numbers; the budget in the trainer's unit.
+
+    Examples
+    --------
+    >>> point = Point((16,), ("relu",), shortcut_mask(None, 3), learning_rate=1e-3)
+    >>> key(point, seed=0, budget=30)[:16]
+    '716a7afd20519c61'
+    """
+    record = canonical(point).to_dict()
+    content = {
+        "architecture": {name: record[name] for name in ARCHITECTURE},
+        "hyperparameters": hyperparameters(point),
+        "seed": index(seed),
+        "budget": index(budget),
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,453 @@
+import itertools
+import json
+import random
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from networkx.algorithms.isomorphism import DiGraphMatcher, categorical_node_match
+
+from machgraph.partition import channel_mask, shortcut_mask
+from search.canonical import canonical_order, symmetries
+from search.count import structures
+from search.space import Point, Space, canonical, default_space, key
+
+ACTIVATIONS = {"tanh": np.tanh, "relu": lambda y: np.maximum(y, 0.0)}
+
+
+@st.composite
+def points(draw, min_blocks=0, max_blocks=5):
+    n = draw(st.integers(min_blocks, max_blocks))
+    mask = np.zeros((n + 2, n + 2), dtype=bool)
+    mask[np.tri(n + 2, k=-1, dtype=bool)] = draw(
+        st.lists(st.booleans(), min_size=(n + 1) * (n + 2) // 2, max_size=(n + 1) * (n + 2) // 2)
+    )
+    widths = draw(st.lists(st.integers(1, 3), min_size=n, max_size=n))
+    activations = draw(st.lists(st.sampled_from(sorted(ACTIVATIONS)), min_size=n, max_size=n))
+    return point_of(widths, activations, mask)
+
+
+def point_of(widths, activations, mask, learning_rate=1e-3):
+    return Point(tuple(widths), tuple(activations), tuple(map(tuple, np.asarray(mask).tolist())), learning_rate)
+
+
+def reordered(point, blocks):
+    """The same network with its blocks (input and output at the ends) in another order."""
+    return point_of(
+        [point.widths[b - 1] for b in blocks[1:-1]],
+        [point.activations[b - 1] for b in blocks[1:-1]],
+        point.mask[np.ix_(blocks, blocks)],
+    )
+
+
+def inserted(point, block, width, activation):
+    """The point with one more block at this place that hears nothing and feeds nothing, and its mask."""
+    mask = np.insert(np.insert(point.mask, block, False, axis=0), block, False, axis=1)
+    widths, activations = list(point.widths), list(point.activations)
+    widths.insert(block - 1, width)
+    activations.insert(block - 1, activation)
+    return widths, activations, mask
+
+
+def reduced(point):
+    """An independent account of what is one network, by networkx: the live blocks, twins together."""
+    output = point.blocks + 1
+    graph = nx.DiGraph([(int(j), int(i)) for i, j in np.argwhere(point.mask)])
+    graph.add_nodes_from(range(output + 1))
+    live = ((nx.descendants(graph, 0) & nx.ancestors(graph, output)) - {0, output}) | {0, output}
+    graph = graph.subgraph(live)
+
+    def same(a, b):
+        if a == b or {a, b} & {0, output}:
+            return a == b
+        return (
+            set(graph.predecessors(a)) == set(graph.predecessors(b))
+            and set(graph.successors(a)) == set(graph.successors(b))
+            and point.activations[a - 1] == point.activations[b - 1]
+        )
+
+    quotient = nx.quotient_graph(graph, same)
+    for members, data in quotient.nodes(data=True):
+        (first, *_) = members
+        hidden = first not in (0, output)
+        data["label"] = (
+            (sum(point.widths[m - 1] for m in members), point.activations[first - 1])
+            if hidden
+            else ("input" if first == 0 else "output")
+        )
+    return quotient
+
+
+def as_graph(point):
+    graph = nx.DiGraph([(int(j), int(i)) for i, j in np.argwhere(point.mask)])
+    labels = ["input", *zip(point.widths, point.activations, strict=True), "output"]
+    graph.add_nodes_from((block, {"label": label}) for block, label in enumerate(labels))
+    return graph
+
+
+def matcher(a, b):
+    return DiGraphMatcher(a, b, node_match=categorical_node_match("label", None))
+
+
+def everything(space):
+    """Every point of a space, by its definition."""
+    for n in range(space.max_blocks + 1):
+        legal = np.tri(n + 2, k=-1, dtype=bool)
+        for widths in itertools.product(space.widths, repeat=n):
+            for activations in itertools.product(space.activations, repeat=n):
+                for edges in itertools.product((False, True), repeat=int(legal.sum())):
+                    mask = np.zeros_like(legal)
+                    mask[legal] = edges
+                    for rate in space.learning_rates:
+                        yield point_of(widths, activations, mask, rate)
+
+
+# Points
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"widths": (8, 0)}, "width 0"),
+        ({"activations": ("relu",)}, "1 activations for 2 hidden blocks"),
+        ({"activations": "relu"}, "one name for each"),
+        ({"activations": ("relu", 3)}, "one name for each"),
+        ({"shortcuts": ((False,),)}, r"need \(4, 4\)"),
+        ({"shortcuts": tuple(map(tuple, np.ones((4, 4), dtype=bool).tolist()))}, "does not come after it"),
+        ({"learning_rate": 0.0}, "positive and finite"),
+        ({"learning_rate": float("nan")}, "positive and finite"),
+        ({"learning_rate": float("inf")}, "positive and finite"),
+    ],
+)
+def test_a_point_is_checked_when_it_is_made(change, message):
+    point = point_of((8, 8), ("relu", "tanh"), shortcut_mask(None, 4))
+    with pytest.raises(ValueError, match=message):
+        replace(point, **change)
+
+
+@given(points(), st.integers(1, 5), st.integers(1, 3))
+def test_parameters_and_flops_count_the_entries_of_the_masked_matrix(point, n_inputs, n_outputs):
+    partition = point.partition(n_inputs, n_outputs)
+    weights = int(channel_mask(point.mask, partition).sum())
+    biases = partition.size - n_inputs
+    assert point.parameters(n_inputs, n_outputs) == weights + biases
+    assert point.flops(n_inputs, n_outputs) == 2 * weights + biases
+
+
+@given(points())
+def test_depth_is_of_the_machine_graph_of_the_canonical_form(point):
+    form = canonical(point)
+    machines = nx.DiGraph()  # σ_j -> w_i where block i hears block j, w_i -> σ_i
+    machines.add_nodes_from(("σ", block) for block in range(form.blocks + 2))
+    for i, j in np.argwhere(form.mask):
+        machines.add_edges_from([(("σ", j), ("w", i)), (("w", i), ("σ", i))])
+    assert point.depth == form.depth == len(list(nx.topological_generations(machines)))
+
+
+@given(points())
+def test_a_point_goes_through_json(point):
+    assert Point.from_dict(json.loads(json.dumps(point.to_dict()))) == point
+
+
+def test_an_unknown_field_of_a_record_is_refused():
+    record = point_of((), (), shortcut_mask(None, 2)).to_dict()
+    with pytest.raises(ValueError, match="a point has widths, activations, shortcuts, learning_rate"):
+        Point.from_dict({**record, "momentum": 0.9})
+
+
+def test_descriptions():
+    full = point_of((32, 32), ("tanh", "relu"), shortcut_mask(None, 4))
+    assert full.describe(64, 10) == "64-32-32-10 · tanh, relu · 3 shortcuts"
+    assert point_of((8,), ("relu",), shortcut_mask(None, 3)).describe(4, 2) == "4-8-2 · relu · 1 shortcut"
+    assert point_of((), (), shortcut_mask(None, 2)).describe(4, 2) == "4-2 · linear · no shortcuts"
+    assert point_of((), (), np.zeros((2, 2), dtype=bool)).describe(4, 2) == "4-2 · constant · no shortcuts"
+
+
+# Canonical form
+
+
+@given(points())
+def test_canonical_is_idempotent_and_isomorphic_to_the_reduced_network(point):
+    form = canonical(point)
+    assert canonical(form) == form
+    assert matcher(reduced(point), as_graph(form)).is_isomorphic()
+
+
+@given(points(max_blocks=7), st.randoms(use_true_random=False))
+def test_canonical_does_not_see_the_order_of_the_blocks(point, rng):
+    left, blocks = list(range(1, point.blocks + 1)), [0]
+    while left:
+        ready = [b for b in left if not any(point.shortcuts[b][other] for other in left)]
+        blocks.append(rng.choice(ready))
+        left.remove(blocks[-1])
+    assert canonical(reordered(point, [*blocks, point.blocks + 1])) == canonical(point)
+
+
+@given(points(), st.data())
+def test_canonical_drops_a_block_that_hears_nothing_or_feeds_nothing(point, data):
+    block = data.draw(st.integers(1, point.blocks + 1))
+    widths, activations, mask = inserted(point, block, 2, "tanh")
+    if data.draw(st.booleans()):
+        mask[block, :block] = data.draw(st.lists(st.booleans(), min_size=block, max_size=block))
+    else:
+        later = len(mask) - block - 1
+        mask[block + 1 :, block] = data.draw(st.lists(st.booleans(), min_size=later, max_size=later))
+    assert canonical(point_of(widths, activations, mask)) == canonical(point)
+
+
+@given(points(min_blocks=1), st.data())
+def test_canonical_merges_twins(point, data):
+    block = data.draw(st.integers(1, point.blocks))
+    more = data.draw(st.integers(1, 3))
+    first_reader = next((i for i in range(block + 1, point.blocks + 2) if point.mask[i, block]), point.blocks + 1)
+    at = data.draw(st.integers(block + 1, first_reader))
+    widths, activations, mask = inserted(point, at, more, point.activations[block - 1])
+    mask[at] = mask[block]
+    mask[:, at] = mask[:, block]
+    wider = list(point.widths)
+    wider[block - 1] += more
+    assert canonical(point_of(widths, activations, mask)) == canonical(replace(point, widths=tuple(wider)))
+
+
+@given(points(max_blocks=4), st.integers(0, 2**32 - 1))
+def test_canonical_computes_the_same_function(point, seed):
+    rng, form = np.random.default_rng(seed), canonical(point)
+    n_inputs, n_outputs, x = 3, 2, np.random.default_rng(seed + 1).normal(size=(3, 5))
+
+    def solve(mask, widths, activations, weight, bias):
+        z = [x]
+        for i in range(1, len(mask)):
+            y = bias[i][:, None] + sum((weight[i, j] @ z[j] for j in range(i) if mask[i, j]), np.zeros((widths[i], 5)))
+            z.append(ACTIVATIONS[activations[i - 1]](y) if i <= len(activations) else y)
+        return z
+
+    widths = point.partition(n_inputs, n_outputs).widths
+    weight = {(i, j): rng.normal(size=(widths[i], widths[j])) for i in range(len(widths)) for j in range(i)}
+    bias = [rng.normal(size=width) for width in widths]
+    z = solve(point.mask, widths, point.activations, weight, bias)
+
+    isomorphism = next(matcher(reduced(point), as_graph(form)).isomorphisms_iter())
+    members = {block: sorted(group) for group, block in isomorphism.items()}
+    kept = {block for group in members.values() for block in group}
+    heard = nx.descendants(as_graph(point), 0) | {0}
+    for i in kept - {0}:  # a block that hears no input is a constant: it goes into the biases of its readers
+        bias[i] = bias[i] + sum(weight[i, j] @ z[j][:, 0] for j in range(i) if point.mask[i, j] and j not in heard)
+    form_bias = [np.concatenate([bias[m] for m in members[b]]) for b in range(form.blocks + 2)]
+    form_weight = {
+        (int(i), int(j)): np.block([[weight[m, k] for k in members[j]] for m in members[i]])
+        for i, j in np.argwhere(form.mask)
+    }
+    form_widths = form.partition(n_inputs, n_outputs).widths
+    form_z = solve(form.mask, form_widths, form.activations, form_weight, form_bias)
+    np.testing.assert_allclose(form_z[-1], z[-1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("max_blocks", "widths", "activations"), [(3, (1,), ("relu",)), (2, (1, 2), ("relu", "tanh"))], ids=str
+)
+def test_no_two_canonical_forms_of_a_space_are_isomorphic(max_blocks, widths, activations):
+    space = Space(max_blocks, widths, activations, learning_rates=(1e-3,))
+    alike = {}  # by labels and number of edges, which isomorphic graphs share
+    for form in {canonical(point) for point in everything(space)}:
+        kind = (tuple(sorted(zip(form.widths, form.activations, strict=True))), form.mask.sum())
+        alike.setdefault(kind, []).append(as_graph(form))
+    for graphs in alike.values():
+        assert not any(matcher(a, b).is_isomorphic() for a, b in itertools.combinations(graphs, 2))
+
+
+def test_an_output_that_hears_nothing_is_the_constant():
+    mask = np.tri(4, k=-1, dtype=bool)
+    mask[-1] = False
+    constant = point_of((), (), np.zeros((2, 2), dtype=bool))
+    assert canonical(point_of((8, 8), ("relu", "tanh"), mask)) == constant
+    assert constant.depth == 1
+    assert constant.parameters(64, 10) == constant.flops(64, 10) == 10
+
+
+def chains(order, length):
+    """Equal chains of blocks from the input to the output, numbered in this order, level by level."""
+    size = len(order) * length
+    mask = np.zeros((size + 2, size + 2), dtype=bool)
+    block = {(chain, 0): 0 for chain in order}
+    for k, (level, chain) in enumerate(itertools.product(range(1, length + 1), order), start=1):
+        block[chain, level] = k
+        mask[k, block[chain, level - 1]] = True
+    mask[-1, [block[chain, length] for chain in order]] = True
+    return point_of((8,) * size, ("relu",) * size, mask)
+
+
+@pytest.mark.parametrize(("copies", "length"), [(6, 2), (4, 3), (3, 4), (12, 1)])
+def test_symmetric_networks_of_twelve_blocks(copies, length):
+    point = chains(range(copies), length)
+    form = canonical(point)
+    assert form.blocks == (1 if length == 1 else 12)
+    blocks = [0, *range(1, 13), 13]
+    rng = random.Random(0)
+    for level in range(length):
+        middle = blocks[1 + level * copies : 1 + (level + 1) * copies]
+        rng.shuffle(middle)
+        blocks[1 + level * copies : 1 + (level + 1) * copies] = middle
+    assert canonical(reordered(point, blocks)) == form
+
+
+@given(st.integers(1, 5), st.data())
+def test_the_generators_give_all_automorphisms(size, data):
+    edges = [(a, b) for b in range(size) for a in range(b) if data.draw(st.booleans())]
+    sources = [[a for a, b in edges if b == v] for v in range(size)]
+    expected = {
+        image for image in itertools.permutations(range(size)) if {(image[a], image[b]) for a, b in edges} == set(edges)
+    }
+    assert symmetries(size, canonical_order([0] * size, sources).generators) == expected
+
+
+# Keys
+
+
+def test_a_key_is_of_the_canonical_form_and_all_that_a_training_depends_on():
+    point = point_of((8,), ("relu",), shortcut_mask(None, 3))
+    twins = point_of((4, 4), ("relu", "relu"), [[0, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]])
+    assert key(point, seed=0, budget=10) == key(twins, seed=0, budget=10)
+    others = [
+        key(point, seed=1, budget=10),
+        key(point, seed=0, budget=20),
+        key(replace(point, learning_rate=2e-3), seed=0, budget=10),
+        key(replace(point, activations=("tanh",)), seed=0, budget=10),
+        key(replace(point, widths=(9,)), seed=0, budget=10),
+        key(replace(point, shortcuts=shortcut_mask("sequential", 3)), seed=0, budget=10),
+    ]
+    assert len({key(point, seed=0, budget=10), *others}) == 7
+
+
+def test_a_hyperparameter_that_comes_later_is_in_the_key():
+    @dataclass(frozen=True)
+    class Later(Point):
+        weight_decay: float = 0.0
+
+    point = Later((8,), ("relu",), shortcut_mask(None, 3), 1e-3)
+    assert canonical(replace(point, weight_decay=0.1)).weight_decay == 0.1
+    assert key(point, seed=0, budget=1) != key(replace(point, weight_decay=0.1), seed=0, budget=1)
+
+
+def test_a_key_is_the_same_in_another_process():
+    code = (
+        "from search.space import *; from machgraph.partition import shortcut_mask as m;"
+        "print(key(Point((8, 8, 4), ('relu', 'tanh', 'tanh'), m(None, 5), 1e-3), seed=3, budget=7), end='')"
+    )
+    here = key(point_of((8, 8, 4), ("relu", "tanh", "tanh"), shortcut_mask(None, 5)), seed=3, budget=7)
+    for hash_seed in ("1", "2"):
+        environment = {"PYTHONHASHSEED": hash_seed}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout == here
+
+
+# Spaces
+
+SMALL = [
+    Space(max_blocks=0, widths=(8,), activations=("relu",), learning_rates=(1e-3, 1e-2)),
+    Space(max_blocks=2, widths=(1, 2), activations=("relu", "tanh"), learning_rates=(1e-3, 1e-2)),
+    Space(max_blocks=2, widths=(2, 3, 7), activations=("relu",), learning_rates=(1e-3,)),
+    Space(max_blocks=3, widths=(1,), activations=("relu", "tanh"), learning_rates=(1e-3,)),
+    Space(max_blocks=3, widths=(2, 3), activations=("relu",), learning_rates=(1e-3,)),
+]
+
+
+@pytest.mark.parametrize("space", SMALL, ids=str)
+def test_counts_agree_with_enumeration(space):
+    every = list(everything(space))
+    assert len(set(every)) == len(every) == space.count()
+    assert len({canonical(point) for point in every}) == space.count_classes()
+
+
+def test_counts_agree_with_enumeration_at_four_blocks():
+    space = Space(max_blocks=4, widths=(1,), activations=("relu",), learning_rates=(1e-3,))
+    assert len({canonical(point) for point in everything(space)}) == space.count_classes()
+
+
+def test_counts_of_the_default_space():
+    assert Space().count() == 4 * sum(9**n * 2 ** ((n + 1) * (n + 2) // 2) for n in range(5)) == 862_970_408
+    assert Space().count_classes() == 47_760_440
+
+
+def test_structures_are_live_and_of_different_shape():
+    graphs = []
+    for structure in structures(3):
+        graph = nx.DiGraph()
+        graph.add_nodes_from((node, {"label": str(node)}) for node in ("in", "out"))
+        graph.add_nodes_from(range(3), label="hidden")
+        graph.add_edges_from((source, block) for block, heard in enumerate(structure.sources) for source in heard)
+        graph.add_edges_from(("in", block) for block in range(3) if structure.hears_input[block])
+        graph.add_edges_from((block, "out") for block in range(3) if structure.feeds_output[block])
+        assert nx.descendants(graph, "in") >= {0, 1, 2}
+        assert nx.ancestors(graph, "out") >= {0, 1, 2}
+        assert not any(matcher(graph, other).is_isomorphic() for other in graphs)
+        graphs.append(graph)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_codes_go_both_ways_with_names_that_never_change(seed):
+    space = Space(max_blocks=5)
+    rng = np.random.default_rng(seed)
+    code = space.draw(rng)
+    point = space.decode(code)
+    assert list(space.encode(point)) == list(code) == list(space.parameters)
+    assert space.decode(space.encode(point)) == point
+    assert all(value in space.parameters[name] for name, value in space.encode(point).items())
+
+
+def test_a_point_outside_the_space_and_half_a_code_are_refused():
+    space = Space(max_blocks=1, widths=(8,))
+    with pytest.raises(ValueError, match="width_1=9, which is not in the space"):
+        space.encode(point_of((9,), ("relu",), shortcut_mask(None, 3)))
+    with pytest.raises(ValueError, match="blocks=2, which is not in the space"):
+        space.encode(point_of((8, 8), ("relu", "relu"), shortcut_mask(None, 4)))
+    with pytest.raises(ValueError, match=r"without width_1, .*learning_rate"):
+        space.decode({"blocks": 0})
+
+
+def test_samples_are_uniform_over_points():
+    space = Space(max_blocks=1, widths=(8, 16), activations=("relu",), learning_rates=(1e-3, 1e-2))
+    rng, draws = np.random.default_rng(0), 7200
+    counts = dict.fromkeys(everything(space), 0)
+    for _ in range(draws):
+        counts[space.sample(rng)] += 1
+    expected = draws / len(counts)
+    statistic = sum((n - expected) ** 2 / expected for n in counts.values())
+    assert len(counts) == space.count() == 36
+    assert statistic < 35 + 5 * np.sqrt(2 * 35)  # chi-squared: mean 35, variance 70
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_blocks": -1}, "max_blocks=-1"),
+        ({"max_blocks": True}, "max_blocks=True"),
+        ({"widths": ()}, "at least one choice"),
+        ({"widths": (32, 16)}, "increasing"),
+        ({"widths": (0, 16)}, "width 0"),
+        ({"activations": "relu"}, "give a tuple"),
+        ({"activations": ("relu", "relu")}, "each name once"),
+        ({"learning_rates": (1e-3, 1e-3)}, "increasing"),
+        ({"learning_rates": (-1e-3, 1e-3)}, "positive and finite"),
+    ],
+)
+def test_a_space_is_checked_when_it_is_made(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Space(**wrong)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**4), st.integers(1, 10**8))
+def test_a_default_space_has_three_widths_in_bounds(n_inputs, n_outputs, n_samples):
+    narrow, middle, wide = default_space(n_inputs, n_outputs, n_samples).widths
+    assert (2 * narrow, wide) == (middle, 2 * middle)
+    assert 8 <= middle <= 128
+    assert middle == 8 or middle * n_inputs <= 2**18
+
+
+def test_a_default_space_needs_sizes():
+    with pytest.raises(ValueError, match="n_samples=0"):
+        default_space(4, 2, 0)
