@@ -1,0 +1,291 @@
+"""The loop that solves a plan of steps, and its dual: the same loop over the reversed plan (Theorems 2 and 3).
+
+The primal adds to each component what the machines write there, in their order, ``R_f = (id + f_n) ... (id + f_1)``.
+The dual starts from cotangents and adds, in the reversed order, the adjoint of each machine at the solution,
+``(R_f)* = (id + Df_1*) ... (id + Df_n*)``. Both are `run`. To have the adjoints, the primal runs each step on detached
+leaves and keeps the small graph that autograd records, so that nothing is computed twice and an adjoint is one
+vector-Jacobian product over one step, with respect to what it reads and to every tensor that it closes over.
+
+Second derivatives: the dual is solved by the same `solve`. Its steps close over the leaves of the primal, which stand
+for components of the solution: `solve` passes the solution itself in their place. So it goes at any order.
+"""
+
+import gc
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+Edge = tuple[Node | None, int]
+_Leaf = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # the node of a tensor that nothing computed
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction, ``state[writes] += function(state[reads])``; ``None`` stands for 0, read or written."""
+
+    name: str
+    reads: tuple[Hashable, ...]
+    writes: tuple[Hashable, ...]
+    function: Callable[..., Sequence[Tensor | None]]
+
+
+def run(steps: Iterable[Step], state: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+    """THE loop: each step adds to what it writes, and all that it reads is final when its turn comes."""
+    state = dict(state)
+    for step in steps:
+        increments = step.function(*(state.get(key) for key in step.reads))
+        for key, increment in zip(step.writes, increments, strict=True):
+            if increment is not None:
+                state[key] = _sum(state[key], increment, step, key) if key in state else increment
+    return state
+
+
+def solve(
+    steps: Iterable[Step], state: Mapping[Hashable, Tensor], parent: "_Tape | None" = None
+) -> dict[Hashable, Tensor]:
+    """`run`, differentiable by the dual where a gradient is wanted.
+
+    Parameters
+    ----------
+    steps : the plan: a step comes after all that write what it reads.
+    state : the tensors to start from, by key; they are not changed, but may be returned.
+    parent : for the steps of a dual, the tape that they come from.
+    """
+    if not torch.is_grad_enabled() or _transformed():
+        return run(steps, state)
+    tape = _Tape.under(parent, state)
+    values = run(map(tape.record, steps), {key: x.detach() for key, x in state.items()})
+    outputs = tuple(key for key in values if key in tape.active)
+    if not outputs:
+        return values
+    inputs = tuple(key for key, x in state.items() if x.requires_grad)
+    closed_over = [tape.stands_for.get(tensor, tensor) for tensor in tape.captured]
+    shape = _Shape(tape, inputs, outputs, [values[key] for key in outputs])
+    solution: tuple[Tensor, ...] = _Solve.apply(  # type: ignore[no-untyped-call]
+        shape, *(state[key] for key in inputs), *closed_over
+    )
+    return values | dict(zip(outputs, solution, strict=True))
+
+
+@dataclass
+class _Record:
+    """What the dual needs of a step: its outputs, and what they were computed from, both in the step's own graph."""
+
+    name: str
+    writes: list[Hashable]
+    outputs: list[Tensor]
+    sources: list[Tensor]
+
+    def adjoint(self, *cotangents: Tensor | None) -> Sequence[Tensor | None]:
+        known = [(y, v) for y, v in zip(self.outputs, cotangents, strict=True) if v is not None]
+        if not known:
+            return [None] * len(self.sources)
+        outputs, v = zip(*known, strict=True)
+        with _hooks_put_off(self.sources):
+            return torch.autograd.grad(
+                outputs, self.sources, v, retain_graph=True, create_graph=torch.is_grad_enabled(), allow_unused=True
+            )
+
+
+@dataclass
+class _Tape:
+    """The record of one run: the graph of each step, cut from the others."""
+
+    active: set[Hashable]  # the keys that carry a gradient
+    start: int  # nodes of an earlier number belong to a graph outside
+    stands_for: dict[Tensor, Tensor] = field(default_factory=dict)  # leaf of a tape below -> the tensor itself
+    stops: dict[Edge, Tensor] = field(default_factory=dict)  # results from outside that steps close over
+    leaves: dict[Hashable, Tensor] = field(default_factory=dict)  # what the steps read
+    names: dict[Tensor, Hashable] = field(default_factory=dict)  # the leaves the other way round
+    captured: dict[Tensor, Hashable] = field(default_factory=dict)  # what the steps close over
+    records: list[_Record] = field(default_factory=list)
+
+    @staticmethod
+    def under(parent: "_Tape | None", state: Mapping[Hashable, Tensor]) -> "_Tape":
+        active = {key for key, x in state.items() if x.requires_grad}
+        if parent is None:
+            return _Tape(active, torch._C._autograd._get_sequence_nr())
+        # the steps of a dual reach into the graphs of the tape below, and close over nothing that it has not found
+        return _Tape(active, 0, parent.stands_for, parent.stops)
+
+    def record(self, step: Step) -> Step:
+        def function(*xs: Tensor | None) -> Sequence[Tensor | None]:
+            ys = step.function(*map(self._leaf, step.reads, xs))
+            kept = [(key, y) for key, y in zip(step.writes, ys, strict=True) if y is not None and y.requires_grad]
+            if kept:
+                writes, outputs = (list(column) for column in zip(*kept, strict=True))
+                self.active.update(writes)
+                self.records.append(_Record(step.name, writes, outputs, self._sources(step, outputs)))
+            return [y if y is None else y.detach() for y in ys]
+
+        return replace(step, function=function)
+
+    def _leaf(self, key: Hashable, x: Tensor | None) -> Tensor | None:
+        if x is None or key not in self.active:
+            return x
+        if key not in self.leaves:
+            leaf = x.detach().requires_grad_()
+            self.leaves[key], self.names[leaf] = leaf, key
+        return self.leaves[key]
+
+    def _sources(self, step: Step, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """The leaves of the step's graph and the results from outside that enter it."""
+        found: dict[Tensor, None] = {y: None for y in outputs if y.grad_fn is None}
+        outside: list[Edge] = []
+        seen: set[Node] = set()
+        stack: list[Edge] = [(y.grad_fn, y.output_nr) for y in outputs]
+        while stack:
+            edge = stack.pop()
+            node = edge[0]
+            if node is None:
+                continue
+            if edge in self.stops:
+                found[self.stops[edge]] = None
+            elif isinstance(node, _Leaf):
+                found[node.variable] = None
+            elif node in seen:
+                continue
+            elif node._sequence_nr() < self.start:
+                outside.append(edge)
+            else:
+                seen.add(node)
+                stack.extend(node.next_functions)
+        if outside:
+            held = _held(step, set(outside))
+            self.stops.update(held)
+            found.update(dict.fromkeys(held.values()))
+        for tensor in found:
+            if tensor not in self.names:
+                self.captured.setdefault(tensor, object())
+        return list(found)
+
+    def dual(self, keep: bool) -> Iterator[Step]:
+        """The adjoints in the reversed order; each graph is let go as soon as it is used, unless it is to be kept."""
+        for i in reversed(range(len(self.records))):
+            record = self.records[i] if keep else self.records.pop()
+            writes = tuple(self.names[t] if t in self.names else self.captured[t] for t in record.sources)
+            yield Step(record.name, tuple(record.writes), writes, record.adjoint)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What `_Solve` takes beside tensors that carry a gradient."""
+
+    tape: _Tape
+    inputs: tuple[Hashable, ...]
+    outputs: tuple[Hashable, ...]
+    values: list[Tensor]
+
+
+class _Solve(torch.autograd.Function):
+    """Hands out the values that a tape has computed, and solves the dual machine in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, shape: _Shape, *tensors: Tensor) -> tuple[Tensor, ...]:
+        tape = shape.tape
+        ctx.set_materialize_grads(False)
+        ctx.tape, ctx.inputs, ctx.outputs = tape, shape.inputs, shape.outputs
+        ctx.read = tuple(key for key in shape.outputs if key in tape.leaves)
+        values = dict(zip(shape.outputs, shape.values, strict=True))
+        ctx.save_for_backward(*tensors[len(shape.inputs) :], *(values[key] for key in ctx.read))
+        return tuple(shape.values)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        attached = ctx.saved_tensors  # raises torch's own sentence where the graph was let go
+        tape = ctx.tape
+        closed_over, leaves = list(tape.captured), [tape.leaves[key] for key in ctx.read]
+        tape = replace(tape, stands_for=dict(zip([*closed_over, *leaves], attached, strict=True)))
+        state = {key: v for key, v in zip(ctx.outputs, cotangents, strict=True) if v is not None}
+        v = solve(tape.dual(_graph_is_kept()), state, parent=tape)
+        return None, *(v.get(key) for key in (*ctx.inputs, *tape.captured.values()))
+
+
+def _sum(x: Tensor, increment: Tensor, step: Step, key: Hashable) -> Tensor:
+    if x.shape != increment.shape or x.dtype != increment.dtype or x.device != increment.device:
+        raise ValueError(
+            f"{step.name} writes {_kind(increment)} to {key}, which already holds {_kind(x)}: "
+            "what a machine adds must have the shape, dtype and device of what is there"
+        )
+    return x + increment
+
+
+def _kind(x: Tensor) -> str:
+    return f"shape {tuple(x.shape)} ({str(x.dtype).removeprefix('torch.')}, {x.device})"
+
+
+def _transformed() -> bool:
+    """Something else differentiates or records the plain loop: torch.func, forward mode, or a compiler."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.compiler.is_compiling()
+    )
+
+
+def _graph_is_kept() -> bool:
+    asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return True if asked is None else bool(asked())
+
+
+@contextmanager
+def _hooks_put_off(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Hooks and retained gradients are for the whole gradient, which `_Solve` returns, not for a step's share."""
+    hooked = [(t._backward_hooks, dict(t._backward_hooks)) for t in tensors if t._backward_hooks]
+    retained = [(t, t.grad) for t in tensors if t.retains_grad]
+    for hooks, _ in hooked:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, saved in hooked:
+            hooks.update(saved)
+        for t, grad in retained:
+            t.grad = grad
+
+
+def _held(step: Step, wanted: set[Edge]) -> dict[Edge, Tensor]:
+    """The tensors behind edges, among those that a function holds: autograd knows edges, `_Solve` needs tensors."""
+    found: dict[Edge, Tensor] = {}
+    seen: set[int] = set()
+    queue: list[Any] = [step.function]
+    for held in queue:  # breadth first: it grows while it is read
+        if id(held) in seen or isinstance(held, type | ModuleType | str | int | float):
+            continue
+        seen.add(id(held))
+        if isinstance(held, Tensor):
+            edge = (held.grad_fn, held.output_nr)
+            if edge in wanted:
+                found[edge] = held
+                if len(found) == len(wanted):
+                    return found
+        elif isinstance(held, FunctionType):
+            if not (held.__module__ or "").startswith("torch."):
+                queue += [held.__closure__, held.__defaults__, held.__kwdefaults__, held.__dict__, *_globals(held)]
+        else:
+            queue += gc.get_referents(held)
+    raise ValueError(
+        f"{step.name} uses a result computed outside that needs a gradient, and neither a closure nor an attribute "
+        f"of its function holds it: let the function hold that tensor, or make it a component that {step.name} reads"
+    )
+
+
+def _globals(function: FunctionType) -> Iterator[Any]:
+    """What a function may name in its module, and in the modules that it names."""
+    names: set[str] = set()
+    codes = [function.__code__]
+    for code in codes:
+        names.update(code.co_names)
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    for name in sorted(names & function.__globals__.keys()):
+        value = function.__globals__[name]
+        if isinstance(value, ModuleType):
+            yield from (vars(value)[part] for part in sorted(names & vars(value).keys()))
+        else:
+            yield value

@@ -1,0 +1,100 @@
+"""Oracles and cases that the tests share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+import machgraph as mg
+from machgraph.graph import Node
+
+COMPONENTS = tuple(f"x{i}" for i in range(1, 9))
+
+
+def figure2() -> mg.Architecture:
+    """Figure 2 of the paper, with smooth functions of tensors of any one shape."""
+    return (
+        mg.Machine(lambda x1, x2: torch.tanh(x1) * x2, reads=("x1", "x2"), writes=("x3",), name="f1")
+        + mg.Machine(torch.sin, reads=("x1",), writes=("x5",), name="f2")
+        + mg.Machine(torch.cos, reads=("x3",), writes=("x4",), name="f3")
+        + mg.Machine(lambda x4: (x4.sin(), x4 * x4, x4.exp()), reads=("x4",), writes=("x5", "x6", "x7"), name="f4")
+        + mg.Machine(lambda x6: torch.tanh(3 * x6), reads=("x6",), writes=("x8",), name="f5")
+    )
+
+
+def figure2_by_hand(x: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The formulas of the caption of Figure 2."""
+    x1, x2, x3, x4, x5, x6, x7, x8 = (x[c] for c in COMPONENTS)
+    y3 = torch.tanh(x1) * x2 + x3
+    y4 = torch.cos(y3) + x4
+    y6 = y4 * y4 + x6
+    return {
+        "x1": x1,
+        "x2": x2,
+        "x3": y3,
+        "x4": y4,
+        "x5": torch.sin(x1) + torch.sin(y4) + x5,
+        "x6": y6,
+        "x7": torch.exp(y4) + x7,
+        "x8": torch.tanh(3 * y6) + x8,
+    }
+
+
+def element(
+    components: Sequence[str], shape: tuple[int, ...] = (2, 3), *, seed: int = 0, grad: bool = False
+) -> dict[str, Tensor]:
+    """A random element of machine space in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return {c: torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_(grad) for c in components}
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A smooth map of any number of reads to any number of writes: ``tanh`` of a random linear combination."""
+
+    weight: Tensor  # (writes, reads)
+
+    def __call__(self, *xs: Tensor) -> tuple[Tensor, ...]:
+        if not xs:
+            return tuple(self.weight.new_ones(2, 3) for _ in self.weight)
+        return tuple(sum(w * torch.tanh(x + w) for w, x in zip(row, xs, strict=True)) for row in self.weight)
+
+
+@st.composite
+def nodes(draw: st.DrawFn, machines: int = 6, components: int = 8, prefix: str = "f") -> list[Node]:
+    """Machines that form no cycle, in a shuffled order: each reads components before those that it writes."""
+    names = [f"x{i}" for i in range(components)]
+    result = []
+    for i in range(draw(st.integers(1, machines))):
+        cut = draw(st.integers(1, components - 1))
+        reads = draw(st.lists(st.sampled_from(names[:cut]), unique=True, max_size=3))
+        writes = draw(st.lists(st.sampled_from(names[cut:]), unique=True, min_size=1, max_size=3))
+        result.append(Node(f"{prefix}{i}", tuple(reads), tuple(writes)))
+    return draw(st.permutations(result))
+
+
+def architecture(nodes: Sequence[Node], seed: int = 0) -> mg.Architecture:
+    """An architecture of smooth nonlinear maps over these nodes; its tensors have the shape (2, 3) in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return mg.Architecture(
+        mg.Machine(
+            Mix(torch.randn(len(n.writes), len(n.reads), generator=generator, dtype=torch.float64)),
+            n.reads,
+            n.writes,
+            n.name,
+        )
+        for n in nodes
+    )
+
+
+def naive_resolvent(f: mg.Architecture, g: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The loop in plain torch, which autograd differentiates by itself."""
+    h, machines = dict(g), {m.name: m for m in f.machines}
+    for name in f.order:
+        m = machines[name]
+        ys = m.function(*(h[c] for c in m.reads))
+        for c, y in zip(m.writes, [ys] if isinstance(ys, Tensor) else ys, strict=True):
+            h[c] = h[c] + y if c in h else y
+    return h
