@@ -166,6 +166,8 @@ def from_frame(
             f"'{target}' is not a column of {name}{nearest(target, frame.columns)}: "
             f"the columns are {listing(frame.columns, 20)}"
         )
+    if task not in (None, "classification", "regression"):
+        raise ValueError(f"got task={task!r}: give 'classification' or 'regression', or leave it to be inferred")
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise ValueError(f"got validation={validation}, test={test}: both must be above 0, their sum below 1")
     frame, answers, classes, notes = _answers(frame, target, task)

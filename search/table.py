@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
@@ -17,6 +18,7 @@ Kind = Literal["number", "date", "category"]
 MISSING = ("", "na", "n/a", "nan", "null", "?", "-")  # texts that mean "no value", whatever their case
 DATE_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y/%m/%d")
 ZONED_DATE = "%+"  # ISO 8601 with an offset from UTC
+DUPLICATE = re.compile(r"_duplicated_\d+$")
 NEARLY_ALL = 0.9  # a column of text is numbers (or dates) when at least this share of its texts is
 MICROSECONDS_A_DAY = 86_400_000_000
 
@@ -53,6 +55,9 @@ def read(path: str | os.PathLike[str]) -> pl.DataFrame:
         raise ValueError(f"{path} can't be read as {kind}: {reason}") from None
     if not frame.height or not frame.width:
         raise ValueError(f"{path} has no rows: a header and rows were expected")
+    twins = [name for name in frame.columns if DUPLICATE.sub("", name) in set(frame.columns) - {name}]
+    if twins:  # polars has renamed the second
+        raise ValueError(f"{path} has two columns called '{DUPLICATE.sub('', twins[0])}': give each its own name")
     return frame
 
 

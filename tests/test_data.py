@@ -1,5 +1,6 @@
 import builtins
 import json
+import subprocess
 import sys
 from datetime import date, datetime, timedelta
 
@@ -294,6 +295,8 @@ def test_the_task_can_be_forced():
     forced = from_frame(frame.with_columns(pl.col("y") / 4), "y", task="classification")
     assert forced.classes == (0.25, 0.5)
     assert not any("Taken as" in note for note in forced.notes)
+    with pytest.raises(ValueError, match="got task='ranking': give 'classification' or 'regression'"):
+        from_frame(frame, "y", task="ranking")
     with pytest.raises(ValueError, match="target 'y' has 'b' in row 2: regression needs numbers"):
         from_frame(frame.with_columns(pl.Series("y", ["1", "b"] * 50)), "y", task="regression")
 
@@ -415,6 +418,7 @@ def test_errors_about_names_and_files(tmp_path, people):
     other.write_text("a,b\n1,2\n")
     (tmp_path / "latin.csv").write_bytes(b"a,b\n\xe9,2\n")
     (tmp_path / "ragged.csv").write_text("a,b\n1,2\n1,2,3\n")
+    (tmp_path / "twins.csv").write_text("a,b,a\n1,2,3\n")
     (tmp_path / "bad.parquet").write_text("a,b\n1,2\n")
     cases = [
         (
@@ -432,6 +436,7 @@ def test_errors_about_names_and_files(tmp_path, people):
         (tmp_path, "a", "is a folder"),
         (tmp_path / "latin.csv", "a", "latin.csv can't be read as a CSV file in UTF-8: invalid utf-8"),
         (tmp_path / "ragged.csv", "a", "ragged.csv can't be read as a CSV file in UTF-8: found more fields"),
+        (tmp_path / "twins.csv", "a", "twins.csv has two columns called 'a': give each its own name"),
         (tmp_path / "bad.parquet", "a", "bad.parquet can't be read as a Parquet file"),
     ]
     for source, target, message in cases:
@@ -471,3 +476,9 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch, module, packag
     monkeypatch.setattr("search.table.import_module", without)
     with pytest.raises(ImportError, match=rf"need {package}, which is not installed: pip install 'machgraph\[data\]'"):
         load(BUNDLED[0])
+
+
+def test_importing_loads_neither_torch_nor_the_extra():
+    code = "import sys, search.data; print(sorted({'torch', 'polars', 'sklearn', 'scipy'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
