@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
 import machgraph as mg
 from machgraph.graph import Node
+from machgraph.partition import Mask, Partition
 
 COMPONENTS = tuple(f"x{i}" for i in range(1, 9))
 
@@ -98,3 +100,37 @@ def naive_resolvent(f: mg.Architecture, g: dict[str, Tensor]) -> dict[str, Tenso
         for c, y in zip(m.writes, [ys] if isinstance(ys, Tensor) else ys, strict=True):
             h[c] = h[c] + y if c in h else y
     return h
+
+
+# ---- dense machines ----------------------------------------------------------------------------------------------
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> tuple[Partition, Mask]:
+    """A random partition and a random legal mask."""
+    widths = tuple(draw(st.lists(st.integers(1, 3), min_size=2, max_size=5)))
+    blocks = len(widths)
+    mask = np.zeros((blocks, blocks), dtype=bool)
+    for i in range(blocks):
+        mask[i, :i] = draw(st.lists(st.booleans(), min_size=i, max_size=i))
+    return Partition(widths), mask
+
+
+def concatenations(machine, y0, z0=None, weight=None, bias=None):
+    """The same network as people write it: block after block, each on what it hears, with plain autograd."""
+    partition = machine.partition
+    weight = machine.weight if weight is None else weight
+    bias = machine.bias if bias is None else bias
+    y0 = torch.nn.functional.pad(y0, (0, partition.size - y0.shape[-1]))
+    y0 = y0 if bias is None else y0 + bias
+    ys, zs = [], []
+    for i in range(len(partition)):
+        y = y0[..., partition.block(i)]
+        sources = machine.shortcuts[i].nonzero()[0]
+        if len(sources):
+            rows = torch.cat([weight[partition.block(i), partition.block(j)] for j in sources], dim=-1)
+            y = y + torch.cat([zs[j] for j in sources], dim=-1) @ rows.mT
+        z = machine.activation[i].function(y)
+        ys.append(y)
+        zs.append(z if z0 is None else z + z0[..., partition.block(i)])
+    return torch.cat(ys, dim=-1), torch.cat(zs, dim=-1)
