@@ -108,6 +108,14 @@ def test_the_split_is_a_partition_and_spreads_every_class(counts, seed):
     assert set(strata[rows[0]]) == set(range(len(counts)))
 
 
+def test_the_order_of_the_rows_does_not_decide_the_split():
+    for strata in (np.zeros(1000), np.repeat([0, 1], 500)):
+        one, other = (split(strata, seed, 0.16, 0.2) for seed in (0, 1))
+        for part in one:
+            assert abs(part.mean() - 499.5) < 80  # the mean row number of a random fifth has a deviation of about 20
+        assert 10 < len(np.intersect1d(one[2], other[2])) < 80  # two random fifths share about 40 rows of 1000
+
+
 def test_the_seed_decides_the_split(people):
     first, again, other = (from_frame(people, "bought", seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(first.train.x, again.train.x)
