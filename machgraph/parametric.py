@@ -19,8 +19,8 @@ class DenseMachine(nn.Module):
     Parameters
     ----------
     widths : number of channels of each block; block 0 is the input, the last block the output.
-    activation : σ, for all blocks or one for each: a name (``identity, tanh, sigmoid, relu, leaky_relu, elu, gelu, silu,
-        softplus, sine``) or a pointwise callable.
+    activation : σ, for all blocks or one for each: a pointwise callable or a name (``identity, tanh, sigmoid, relu,
+        leaky_relu, elu, gelu, silu, softplus, sine``).
     shortcuts : which block hears which: ``None`` (every later block hears every earlier one), ``"sequential"`` (a
         multi-layer perceptron), or a boolean array ``[block_out, block_in]``.
     bias : whether to learn a part of ``y0``, one number for each channel.
@@ -117,7 +117,8 @@ class DenseMachine(nn.Module):
         y, z = resolvent(
             self.plan, self.activation, self.weight[None, None], bias, y0.reshape(-1, y0.shape[-1]).mT[None], z0
         )
-        return y[0].mT.reshape(*batch, -1), z[0].mT.reshape(*batch, -1)
+        shape = (*batch, self.partition.size)
+        return y[0].mT.reshape(shape), z[0].mT.reshape(shape)
 
     def forward(self, y0: Tensor) -> Tensor:
         """``z`` over all of machine space, ``(..., channels)``, for an input ``y0`` of ``(..., channel)``."""
@@ -135,8 +136,8 @@ class DenseMachine(nn.Module):
     def architecture(self) -> Architecture:
         """The same machine as a sum: ``w_i`` reads blocks of ``z`` and writes ``y_i``; ``σ_i`` takes that to ``z_i``.
 
-        The bias belongs to the input and not to the sum, so ``architecture.resolvent(machine.components(y0))`` holds the
-        same values as ``machine.solve(y0)``.
+        The bias belongs to the input and not to the sum, so ``architecture.resolvent(machine.components(y0))`` holds
+        the same values as ``machine.solve(y0)``.
         """
         machines = []
         for i, sigma in enumerate(self.activation):
@@ -185,8 +186,8 @@ class DenseMachine(nn.Module):
             raise TypeError(f"got {name} of type {type(x).__name__}: give a torch tensor of shape (..., channel)")
         if x.dim() == 0 or not 1 <= x.shape[-1] <= channels:
             raise ValueError(
-                f"got {name} of shape {tuple(x.shape)}: the last axis must hold 1 to {channels} channels of the machine "
-                f"(its input block has {self.partition.widths[0]})"
+                f"got {name} of shape {tuple(x.shape)}: the last axis must hold 1 to {channels} channels "
+                f"(the machine's input block has {self.partition.widths[0]})"
             )
         if x.dtype != self.weight.dtype or x.device != self.weight.device:
             raise ValueError(

@@ -113,7 +113,7 @@ class _Resolvent(torch.autograd.Function):
         plan: Plan, activations: Activations, W: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         shape = (y0.shape[0], plan.channels, y0.shape[-1])
-        Y = y0.new_zeros(shape) if bias is None else bias.unsqueeze(-1).expand(shape).contiguous()
+        Y = y0.new_zeros(shape) if bias is None else _copy(bias.unsqueeze(-1).expand(shape))
         Y[:, : y0.shape[1]] += y0
         Z = torch.empty_like(Y) if z0 is None else z0.clone(memory_format=torch.contiguous_format)
 

@@ -1,0 +1,105 @@
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+import machgraph as mg
+from machgraph.io import from_specification, load_metadata, specification
+
+
+@pytest.fixture
+def machine():
+    mask = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=bool)
+    return mg.DenseMachine((3, 4, 2), activation=("identity", "tanh", "gelu"), shortcuts=mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_machine_comes_back_to_the_last_bit(tmp_path, dtype, bias):
+    machine = mg.DenseMachine((3, 4, 2), activation="silu", bias=bias, dtype=dtype)
+    loaded = mg.load(mg.save(machine, tmp_path / "one.machgraph"))
+    assert specification(loaded) == specification(machine)
+    x = torch.randn(5, 3).to(dtype)
+    torch.testing.assert_close(loaded(x), machine(x), rtol=0, atol=0)
+
+
+def test_metadata(tmp_path, machine):
+    path = mg.save(machine, tmp_path / "m.machgraph", metadata={"classes": ["a", "b"], "score": 0.5})
+    assert load_metadata(path) == {"classes": ["a", "b"], "score": 0.5}
+
+
+def test_the_file_can_be_read_without_machgraph(tmp_path, machine):
+    """A safetensors file: eight bytes of length, that much JSON, then the numbers."""
+    content = mg.save(machine, tmp_path / "m.machgraph").read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    assert json.loads(header["__metadata__"]["specification"]) == specification(machine)
+    start, stop = header["weight"]["data_offsets"]
+    weight = np.frombuffer(content[8 + length :][start:stop], dtype="<f4").reshape(header["weight"]["shape"])
+    assert (weight == machine.weight.detach().numpy()).all()
+
+
+def test_a_failed_save_leaves_what_was_there(tmp_path, machine, monkeypatch):
+    path = mg.save(machine, tmp_path / "m.machgraph")
+    before = path.read_bytes()
+
+    def fail(_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("machgraph.io.os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        mg.save(mg.DenseMachine((3, 1)), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_description_needs_only_widths():
+    machine = from_specification({"widths": [3, 4, 2], "activation": "tanh"})
+    assert machine.shortcuts.sum() == 3
+    assert machine.bias is not None
+
+
+def _write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "sentence"),
+    [
+        (lambda p: mg.save(mg.DenseMachine((3, 1), activation=torch.sin), p / "m"), ValueError, "'sin', a function"),
+        (
+            lambda p: mg.save(mg.DenseMachine((3, 1)), p / "m", {"a": {1, 2}}),
+            ValueError,
+            "metadata that JSON can't hold",
+        ),
+        (lambda p: mg.load(p / "none"), FileNotFoundError, "is not a file"),
+        (lambda p: mg.load(_write(p / "m", b"hello, world, this is no machine")), ValueError, "not a machgraph file"),
+        (
+            lambda p: from_specification({"width": [3, 1]}),
+            ValueError,
+            "got a description with width: it must hold widths",
+        ),
+        (lambda p: from_specification({"widths": [3, 1], "kind": "conv"}), ValueError, "kind 'conv'"),
+    ],
+)
+def test_what_is_refused(tmp_path, act, error, sentence):
+    with pytest.raises(error, match=sentence):
+        act(tmp_path)
+
+
+def test_a_newer_format_is_refused(tmp_path, machine, monkeypatch):
+    monkeypatch.setattr("machgraph.io.FORMAT", "machgraph/2")
+    path = mg.save(machine, tmp_path / "m.machgraph")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="its format is 'machgraph/2', and this version reads 'machgraph/1'"):
+        mg.load(path)
+
+
+def test_a_torn_file_is_refused(tmp_path, machine):
+    path = mg.save(machine, tmp_path / "m.machgraph")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="not a machgraph file, or is damaged"):
+        mg.load(path)
