@@ -1,0 +1,103 @@
+"""From a trial to a point of the space, and the strategies that choose it."""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial
+
+from search.evolution import RegularizedEvolution, distributions
+from search.space import Point, Space
+
+STRATEGIES = ("random", "tpe", "nsga2", "evolution")
+
+
+def suggest(trial: Trial, space: Space) -> Point:
+    """The point of a trial: the same parameters for every trial, those of unused blocks too.
+
+    A space of varying size would make Optuna's TPE fall back, silently, to one parameter at a time.
+    """
+    code: dict[str, Any] = {name: trial.suggest_categorical(name, c) for name, c in space.parameters.items()}
+    return space.decode(code)
+
+
+def sampler(strategy: str, *, seed: int, space: Space) -> BaseSampler:
+    """The sampler of a strategy. Asked for the same trial of the same study it answers the same, restarted or not.
+
+    Parameters
+    ----------
+    strategy : ``"random"`` (uniform over the points of the space), ``"tpe"`` (multivariate, running trials counted as
+        bad), ``"nsga2"`` (16 a generation) or ``"evolution"`` (``RegularizedEvolution``).
+    seed : 0 or more.
+    space : the space that every trial's ``suggest`` will be given.
+
+    Raises
+    ------
+    ValueError : another strategy, or a negative seed.
+
+    Examples
+    --------
+    >>> sampler("evolve", seed=0, space=Space())
+    Traceback (most recent call last):
+    ValueError: got strategy 'evolve', did you mean 'evolution'? The strategies are random, tpe, nsga2, evolution
+    """
+    if seed < 0:
+        raise ValueError(f"got seed={seed}: it must be 0 or more")
+    if strategy == "evolution":
+        return RegularizedEvolution(space, seed=seed)
+    if strategy in _OPTUNA:
+        return _Restartable(_OPTUNA[strategy], seed=seed, space=space)
+    near = get_close_matches(strategy, STRATEGIES, n=1, cutoff=0)
+    raise ValueError(f"got strategy {strategy!r}, did you mean {near[0]!r}? The strategies are {', '.join(STRATEGIES)}")
+
+
+class _Restartable(BaseSampler):
+    """A sampler of Optuna's, made anew for each trial from (seed, number of the trial).
+
+    Optuna's own keep a stream of random numbers, which a restart begins again from the start. With no state but the
+    study there is nothing to lose. The space is told, not inferred from the trials so far, so that TPE never samples
+    one parameter at a time.
+    """
+
+    def __init__(self, build: Callable[..., BaseSampler], *, seed: int, space: Space) -> None:
+        self._build, self._seed, self._space = build, seed, space
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return distributions(self._space)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        seeds = np.random.SeedSequence((self._seed, trial.number))
+        chosen = self._build(seed=int(seeds.generate_state(1)[0])).sample_relative(study, trial, search_space)
+        rng = np.random.default_rng(seeds)
+        # Optuna's samplers choose nothing until they know enough, and NSGA-II leaves out what mutates.
+        rest = self._space.draw(rng) if chosen else self._space.encode(self._space.sample(rng))
+        return {name: chosen.get(name, rest[name]) for name in search_space}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise ValueError(f"got parameter {param_name!r}: the space has {', '.join(self._space.parameters)}")
+
+
+class _NSGAII(NSGAIISampler):
+    """NSGA-II with parents in the order of their numbers: Optuna's are so once stored, but not when first chosen."""
+
+    def select_parent(self, study: Study, generation: int) -> list[FrozenTrial]:
+        return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
+
+
+_OPTUNA: Mapping[str, Callable[..., BaseSampler]] = MappingProxyType(
+    {
+        "random": RandomSampler,
+        "tpe": partial(TPESampler, multivariate=True, constant_liar=True),
+        "nsga2": partial(_NSGAII, population_size=16),
+    }
+)
