@@ -37,7 +37,7 @@ class Point:
     --------
     >>> point = Point((32, 16), ("tanh", "relu"), shortcut_mask("sequential", 4), learning_rate=1e-3)
     >>> point.describe(64, 10), point.depth, point.parameters(64, 10)
-    ('64-32-16-10 · tanh, relu · no shortcuts', 7, 2778)
+    ('64-32-16-10 · tanh, relu · no shortcuts', 7, 2842)
     """
 
     widths: tuple[int, ...]
@@ -89,14 +89,14 @@ class Point:
         return Partition((n_inputs, *self.widths, n_outputs))
 
     def parameters(self, n_inputs: int, n_outputs: int) -> int:
-        """Weights that the mask leaves, and a bias for each unit of a hidden block or of the output."""
-        weights = weight_count(self.mask, self.partition(n_inputs, n_outputs))
-        return weights + sum(self.widths) + n_outputs
+        """Weights that the mask leaves, and a bias for each unit, of the input block too."""
+        partition = self.partition(n_inputs, n_outputs)
+        return weight_count(self.mask, partition) + partition.size
 
     def flops(self, n_inputs: int, n_outputs: int) -> int:
         """Of one forward pass on one sample: 2 a weight, 1 a bias; activations are not counted."""
-        weights = weight_count(self.mask, self.partition(n_inputs, n_outputs))
-        return 2 * weights + sum(self.widths) + n_outputs
+        partition = self.partition(n_inputs, n_outputs)
+        return 2 * weight_count(self.mask, partition) + partition.size
 
     def describe(self, n_inputs: int, n_outputs: int) -> str:
         """Widths, activations, and the number of shortcuts: the edges other than from a block to the next."""

@@ -134,7 +134,7 @@ def test_a_point_is_checked_when_it_is_made(change, message):
 def test_parameters_and_flops_count_the_entries_of_the_masked_matrix(point, n_inputs, n_outputs):
     partition = point.partition(n_inputs, n_outputs)
     weights = int(channel_mask(point.mask, partition).sum())
-    biases = partition.size - n_inputs
+    biases = partition.size
     assert point.parameters(n_inputs, n_outputs) == weights + biases
     assert point.flops(n_inputs, n_outputs) == 2 * weights + biases
 
@@ -266,7 +266,7 @@ def test_an_output_that_hears_nothing_is_the_constant():
     constant = point_of((), (), np.zeros((2, 2), dtype=bool))
     assert canonical(point_of((8, 8), ("relu", "tanh"), mask)) == constant
     assert constant.depth == 1
-    assert constant.parameters(64, 10) == constant.flops(64, 10) == 10
+    assert constant.parameters(64, 10) == constant.flops(64, 10) == 74
 
 
 def chains(order, length):
