@@ -10,18 +10,18 @@ Second derivatives: the dual is solved by the same `solve`. Its steps close over
 for components of the solution: `solve` passes the solution itself in their place. So it goes at any order.
 """
 
-import gc
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from types import CodeType, FunctionType, ModuleType
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-Edge = tuple[Node | None, int]
+from machgraph.closure import Edge, held_tensors
+
 _Leaf = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # the node of a tensor that nothing computed
 
 
@@ -87,10 +87,11 @@ class _Record:
         if not known:
             return [None] * len(self.sources)
         outputs, v = zip(*known, strict=True)
-        with _hooks_put_off(self.sources):
-            return torch.autograd.grad(
+        with _shares(self.sources) as shares:
+            gradients = torch.autograd.grad(
                 outputs, self.sources, v, retain_graph=True, create_graph=torch.is_grad_enabled(), allow_unused=True
             )
+        return [shares.get(source, gradient) for source, gradient in zip(self.sources, gradients, strict=True)]
 
 
 @dataclass
@@ -157,7 +158,12 @@ class _Tape:
                 seen.add(node)
                 stack.extend(node.next_functions)
         if outside:
-            held = _held(step, set(outside))
+            held = held_tensors(step.function, set(outside))
+            if len(held) < len(set(outside)):
+                raise ValueError(
+                    f"{step.name} uses a result computed outside that needs a gradient, and no closure, attribute or "
+                    f"global of its function holds it: hold that tensor there, or make it a component that is read"
+                )
             self.stops.update(held)
             found.update(dict.fromkeys(held.values()))
         for tensor in found:
@@ -235,57 +241,30 @@ def _graph_is_kept() -> bool:
 
 
 @contextmanager
-def _hooks_put_off(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Hooks and retained gradients are for the whole gradient, which `_Solve` returns, not for a step's share."""
-    hooked = [(t._backward_hooks, dict(t._backward_hooks)) for t in tensors if t._backward_hooks]
-    retained = [(t, t.grad) for t in tensors if t.retains_grad]
-    for hooks, _ in hooked:
-        hooks.clear()
+def _shares(sources: Sequence[Tensor]) -> Iterator[dict[Tensor, Tensor]]:
+    """Confine a gradient to one step: its share alone, no further than to the sources, and unseen by the user's hooks.
+
+    A source from outside may itself have been computed from another source. So its share is taken out of the backward
+    pass where it arrives, and 0 goes on; `_Solve` returns it, and autograd carries it on once for all steps. Hooks and
+    retained gradients are put off until then, since they are for the whole.
+    """
+    shares: dict[Tensor, Tensor] = {}
+    hooks = [(t._backward_hooks, dict(t._backward_hooks)) for t in sources if t._backward_hooks]
+    retained = [(t, t.grad) for t in sources if t.retains_grad]
+
+    def take(source: Tensor, share: Tensor) -> Tensor:
+        shares[source] = share
+        return torch.zeros_like(share)
+
+    for hook, _ in hooks:
+        hook.clear()
+    handles = [t.register_hook(partial(take, t)) for t in sources if not t.is_leaf]  # type: ignore[no-untyped-call]
     try:
-        yield
+        yield shares
     finally:
-        for hooks, saved in hooked:
-            hooks.update(saved)
-        for t, grad in retained:
-            t.grad = grad
-
-
-def _held(step: Step, wanted: set[Edge]) -> dict[Edge, Tensor]:
-    """The tensors behind edges, among those that a function holds: autograd knows edges, `_Solve` needs tensors."""
-    found: dict[Edge, Tensor] = {}
-    seen: set[int] = set()
-    queue: list[Any] = [step.function]
-    for held in queue:  # breadth first: it grows while it is read
-        if id(held) in seen or isinstance(held, type | ModuleType | str | int | float):
-            continue
-        seen.add(id(held))
-        if isinstance(held, Tensor):
-            edge = (held.grad_fn, held.output_nr)
-            if edge in wanted:
-                found[edge] = held
-                if len(found) == len(wanted):
-                    return found
-        elif isinstance(held, FunctionType):
-            if not (held.__module__ or "").startswith("torch."):
-                queue += [held.__closure__, held.__defaults__, held.__kwdefaults__, held.__dict__, *_globals(held)]
-        else:
-            queue += gc.get_referents(held)
-    raise ValueError(
-        f"{step.name} uses a result computed outside that needs a gradient, and neither a closure nor an attribute "
-        f"of its function holds it: let the function hold that tensor, or make it a component that {step.name} reads"
-    )
-
-
-def _globals(function: FunctionType) -> Iterator[Any]:
-    """What a function may name in its module, and in the modules that it names."""
-    names: set[str] = set()
-    codes = [function.__code__]
-    for code in codes:
-        names.update(code.co_names)
-        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    for name in sorted(names & function.__globals__.keys()):
-        value = function.__globals__[name]
-        if isinstance(value, ModuleType):
-            yield from (vars(value)[part] for part in sorted(names & vars(value).keys()))
-        else:
-            yield value
+        for handle in handles:
+            handle.remove()
+        for hook, saved in hooks:
+            hook.update(saved)
+        for t, gradient in retained:
+            t.grad = gradient
