@@ -215,7 +215,7 @@ def read_records(folder: str | os.PathLike[str]) -> list[Record]:
     from search.store import Store
 
     _run_file(folder)
-    return Store(Path(folder)).records() if Path(folder, STUDY).exists() else []
+    return [stored.record for stored in Store(Path(folder)).read()] if Path(folder, STUDY).exists() else []
 
 
 def write_ledger(folder: str | os.PathLike[str], records: Iterable[Record], facts: Facts) -> None:

@@ -1,0 +1,133 @@
+"""The stored study of a run: whole finished trials in Optuna's SQLite format, one commit each, and one writer.
+
+The sampler works on a study in memory. A trial reaches the file when it is finished, never before, so that whatever
+interrupts a search no trial in the file is running or half there.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.run import STUDY, Record
+
+NAME = "search"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Trials ``first ... first + size - 1``, trained together; at its end, ``elapsed`` seconds had been searched."""
+
+    first: int
+    size: int
+    elapsed: float
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A finished trial as the file holds it: for Optuna, as a record, and the generation that it belongs to."""
+
+    trial: FrozenTrial
+    record: Record
+    generation: Generation
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold the run in a folder for this process. The lock is the operating system's: it ends with the process.
+
+    Raises
+    ------
+    BlockingIOError : another process holds it.
+    """
+    connection = sqlite3.connect(folder / "lock", timeout=0, isolation_level=None)
+    try:
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise BlockingIOError(
+                    f"{folder} is being searched by another process: let it end, or stop it"
+                ) from None
+            raise OSError(
+                f"can't write in {folder} ({error}): make it writable, or choose another with --out"
+            ) from None
+        yield
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What goes wrong in the database, in one sentence."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        reason = getattr(error.__cause__ or error, "orig", error)
+        raise OSError(
+            f"can't write {folder / STUDY} ({reason}): all trials before are kept; "
+            f"when that is put right, go on with: machgraph resume {folder}"
+        ) from None
+
+
+class Store:
+    """The file ``study.db`` of a run, which is made when it is missing.
+
+    Parameters
+    ----------
+    folder : of the run.
+
+    Raises
+    ------
+    OSError : the file can't be read or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        url = URL.create("sqlite", database=str(folder / STUDY)).render_as_string(hide_password=False)
+        with _told(folder):
+            storage = optuna.storages.RDBStorage(url)
+            self._study = optuna.create_study(storage=storage, study_name=NAME, load_if_exists=True)
+
+    def read(self) -> list[Stored]:
+        """All finished trials, by number."""
+        with _told(self._folder):
+            trials = self._study.get_trials(deepcopy=False)
+        return [
+            Stored(trial, Record.from_dict(trial.user_attrs["record"]), Generation(**trial.user_attrs["generation"]))
+            for trial in trials
+        ]
+
+    def append(self, trials: Sequence[FrozenTrial], records: Sequence[Record], generation: Generation) -> None:
+        """Add finished trials; those that the file holds already are left as they are.
+
+        Raises
+        ------
+        OSError : the disk is full, or the file can't be written; what was added before is there.
+        """
+        with _told(self._folder):
+            held = len(self._study.get_trials(deepcopy=False))
+            for trial, record in zip(trials, records, strict=True):
+                if record.number >= held:
+                    self._study.add_trial(finished(trial, record, generation))
+
+
+def finished(trial: FrozenTrial, record: Record, generation: Generation) -> FrozenTrial:
+    """A trial with its result. One that diverged has failed: Optuna would take an infinite loss for a result."""
+    attributes: dict[str, Any] = {"record": record.to_dict(), "generation": asdict(generation)}
+    return create_trial(
+        state=TrialState.COMPLETE if record.is_valid else TrialState.FAIL,
+        value=record.loss if record.is_valid else None,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=attributes,
+        system_attrs=trial.system_attrs,  # NSGA-II keeps its generations there
+    )

@@ -1,0 +1,330 @@
+"""One driver of a search: it asks for a generation of trials, trains them as one tensor program, and tells the results.
+
+A generation is stored when it is finished. A search that was cut off asks for the last generation again: samplers
+depend on (seed, trial number) and the trials before, so it is the same one, and only what the file lacks is added.
+"""
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+
+import machgraph
+from machgraph.io import load as load_machine
+from machgraph.io import load_metadata, save
+from machgraph.parametric import DenseMachine
+from search.data import Dataset, load
+from search.point import Point, canonical, key
+from search.population import Outcome, train, trained
+from search.rivals import best, found, rivals, tested
+from search.run import (
+    BEST,
+    RUN,
+    Facts,
+    Record,
+    Row,
+    Settings,
+    read_facts,
+    read_settings,
+    write_leaderboard,
+    write_ledger,
+    write_run,
+)
+from search.store import Generation, Store, only_writer
+from search.suggest import sampler, suggest
+
+Stage = Literal["proposing", "training", "storing", "rivals"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """How a search stands.
+
+    Parameters
+    ----------
+    stage : what is being done now.
+    done : number of finished trials.
+    best : the winner so far.
+    elapsed : seconds of searching, those of earlier sittings too.
+    running, epoch : candidates in training, and the epoch that they finished.
+    """
+
+    stage: Stage
+    done: int
+    best: Record | None
+    elapsed: float
+    running: int = 0
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search found: every trial, and the leaderboard."""
+
+    folder: Path
+    settings: Settings
+    facts: Facts
+    records: tuple[Record, ...]
+    rows: tuple[Row, ...]
+
+
+Listener = Callable[[Event], None]
+
+
+def run(
+    settings: Settings, dataset: Dataset, folder: str | os.PathLike[str], on_event: Listener = lambda event: None
+) -> Result:
+    """Search, and write everything into a new folder.
+
+    Parameters
+    ----------
+    settings : what is searched, how, and for how long.
+    dataset : ``load(settings.source, settings.target, settings.seed, task=settings.task)``.
+    folder : that does not exist, or is empty.
+    on_event : told of every step, in the same thread.
+
+    Raises
+    ------
+    ValueError : there is something in the folder.
+    BlockingIOError : another process searches there.
+    OSError : the folder can't be written, or the disk is full; finished generations are kept.
+    """
+    folder = Path(folder)
+    refuse_used(folder)
+    sampler(settings.strategy, seed=settings.seed, space=settings.space)  # an unknown strategy leaves no folder behind
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_writer(folder):
+        refuse_used(folder)
+        facts = facts_of(dataset, settings)
+        write_run(folder, settings, facts)
+        return _Driver(settings, facts, dataset, folder, on_event).search()
+
+
+def resume(
+    folder: str | os.PathLike[str],
+    on_event: Listener = lambda event: None,
+    *,
+    trials: int | None = None,
+    seconds: float | None = None,
+) -> Result:
+    """Go on with a search, as it would have gone on if nothing had stopped it.
+
+    Parameters
+    ----------
+    folder : of the run.
+    on_event : told of every step, in the same thread.
+    trials, seconds : how many more, from now on, in place of the limits that the search was begun with.
+
+    Raises
+    ------
+    FileNotFoundError : no run is there, or its data are gone.
+    ValueError : the data have changed, or this version proposes other trials than the one that began the search.
+    BlockingIOError : another process searches there.
+    OSError : the folder can't be written, or the disk is full; finished generations are kept.
+    """
+    folder = Path(folder)
+    settings, facts = read_settings(folder), read_facts(folder)
+    dataset = load(settings.source, settings.target, settings.seed, task=settings.task)  # type: ignore[arg-type]
+    if fingerprint(dataset) != facts.fingerprint:
+        raise ValueError(f"{settings.source} has changed since {folder} was begun: put it back, or start a new search")
+    with only_writer(folder):
+        if trials is not None or seconds is not None:
+            stored = Store(folder).read()
+            elapsed = stored[-1].generation.elapsed if stored else 0.0
+            settings = replace(
+                settings,
+                trials=None if trials is None else len(stored) + trials,
+                seconds=None if seconds is None else elapsed + seconds,
+            )
+            write_run(folder, settings, facts)
+        return _Driver(settings, facts, dataset, folder, on_event).search()
+
+
+def refuse_used(folder: Path) -> None:
+    """ValueError: there is something in the folder that a new run would mix with."""
+    if (folder / RUN).exists():
+        raise ValueError(
+            f"{folder} already holds a run: go on with it by machgraph resume {folder}, "
+            "or give another folder with --out"
+        )
+    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith("lock") for path in folder.iterdir())):
+        raise ValueError(f"{folder} is there already and is no run: give another folder with --out")
+
+
+def facts_of(dataset: Dataset, settings: Settings) -> Facts:
+    """What the run's folder tells of the data, the space and the versions."""
+    versions = {name: version(name) for name in ("torch", "optuna", "numpy")}
+    return Facts(
+        name=dataset.name,
+        task=dataset.task,
+        n_inputs=dataset.n_inputs,
+        n_outputs=dataset.n_outputs,
+        classes=tuple(map(str, dataset.classes)),
+        lines=tuple(dataset.describe()),
+        fingerprint=fingerprint(dataset),
+        points=settings.space.count(),
+        architectures=settings.space.count_classes(),
+        versions={"machgraph": machgraph.__version__, "python": platform.python_version(), **versions},
+    )
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of the three encoded parts."""
+    digest = hashlib.sha256()
+    for part in (dataset.train, dataset.validation, dataset.test):
+        for array in (part.x, part.y):
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+# ---- the driver ------------------------------------------------------------------------------------------------------
+
+
+class _Driver:
+    """The study in memory, which the sampler sees, beside the stored one."""
+
+    def __init__(self, settings: Settings, facts: Facts, dataset: Dataset, folder: Path, on_event: Listener) -> None:
+        self.settings, self.facts, self.dataset, self.folder, self.on_event = settings, facts, dataset, folder, on_event
+        self.store = Store(folder)
+        stored = self.store.read()
+        whole = [s for s in stored if s.generation.first + s.generation.size <= len(stored)]
+        self.cut = stored[len(whole) :]  # of a generation that was not stored to its end
+        self.records = [s.record for s in whole]
+        self.generations = list(dict.fromkeys(s.generation for s in whole))
+        self.study = optuna.create_study(sampler=sampler(settings.strategy, seed=settings.seed, space=settings.space))
+        self.study.add_trials([s.trial for s in whole])
+
+    @property
+    def elapsed(self) -> float:
+        return self.generations[-1].elapsed if self.generations else 0.0
+
+    def search(self) -> Result:
+        while size := self.next_size():
+            self.generation(size)
+            self.tell("storing")
+        return self.finish()
+
+    def tell(self, stage: Stage, seconds: float = 0.0, running: int = 0, epoch: int = 0) -> None:
+        done = len(self.records)
+        self.on_event(Event(stage, done, best(self.records), self.elapsed + seconds, running, epoch))
+
+    def next_size(self) -> int:
+        """Number of trials of the next generation; 0: the search is at its end."""
+        if self.cut:
+            return self.cut[0].generation.size
+        limit, seconds, done = self.settings.trials, self.settings.seconds, len(self.records)
+        if len({record.key for record in self.records}) >= self.facts.architectures:
+            return 0  # all are known
+        ends = [0.0, *(generation.elapsed for generation in self.generations)]
+        slowest = max([end - start for start, end in pairwise(ends)][-3:], default=0.0)
+        if done and seconds is not None and self.elapsed + slowest > seconds:
+            return 0
+        return self.settings.population if limit is None else max(0, min(self.settings.population, limit - done))
+
+    def generation(self, size: int) -> None:
+        """Propose, train, tell and store one generation."""
+        began, settings = perf_counter(), self.settings
+        self.tell("proposing")
+        first = len(self.records)
+        trials = [self.study.ask() for _ in range(size)]
+        points = [suggest(trial, settings.space) for trial in trials]
+        keys = [key(point, seed=settings.seed, budget=settings.recipe.epochs) for point in points]
+        for keyed, stored in zip(keys, self.cut, strict=False):
+            if keyed != stored.record.key:
+                raise ValueError(
+                    f"trial {stored.record.number} of {self.folder} is proposed otherwise than before: "
+                    "it was begun by other versions (see run.json); install those, or start a new search"
+                )
+
+        owner = {record.key: record.number for record in self.records if record.duplicate_of is None}
+        fresh = [first + i for i, keyed in enumerate(keys) if owner.setdefault(keyed, first + i) == first + i]
+        outcomes = dict(zip(fresh, self.train([canonical(points[n - first]) for n in fresh], began), strict=True))
+        records = list(self.records)
+        for number, point, keyed in zip(range(first, first + size), points, keys, strict=True):
+            if number in outcomes:
+                records.append(_record(number, keyed, point, outcomes[number]))
+            else:
+                records.append(_duplicate(number, point, records[owner[keyed]]))
+
+        winner = best(records)
+        if winner is not None and winner.number in outcomes:
+            # Before the records: a machine without its record is found again, a record without its machine is not.
+            self.save(winner, trained(winner.canonical, self.dataset, outcomes[winner.number]))
+        generation = Generation(first, size, self.elapsed + perf_counter() - began)
+        for trial, record in zip(trials, records[first:], strict=True):
+            state = TrialState.COMPLETE if record.is_valid else TrialState.FAIL
+            self.study.tell(trial, record.loss if record.is_valid else None, state=state)
+        self.store.append(self.study.get_trials(deepcopy=False)[first:], records[first:], generation)
+        self.records, self.cut = records, []
+        self.generations.append(generation)
+        write_ledger(self.folder, self.records, self.facts)
+        write_leaderboard(self.folder, found(self.records, self.facts), self.facts)
+
+    def train(self, points: Sequence[Point], began: float) -> list[Outcome]:
+        def progress(epoch: int, running: int) -> None:
+            self.tell("training", perf_counter() - began, running, epoch)
+
+        self.tell("training", perf_counter() - began, len(points))
+        return train(points, self.dataset, self.settings.recipe, self.settings.seed, progress)
+
+    def finish(self) -> Result:
+        """Train the rivals, look at the held-out part for the winner and them, and write the leaderboard."""
+        winner, rows = best(self.records), found(self.records, self.facts)
+        if winner is not None:
+            self.tell("rivals")
+            machine = self.machine(winner)
+            rows[0] = tested(rows[0], machine, self.dataset)
+            rows += rivals(winner, self.settings, self.dataset, self.facts)
+            self.save(winner, machine, test_loss=rows[0].test_loss, test_score=rows[0].test_score)
+            write_leaderboard(self.folder, rows, self.facts)
+        return Result(self.folder, self.settings, self.facts, tuple(self.records), tuple(rows))
+
+    def machine(self, winner: Record) -> DenseMachine:
+        """The machine of the winner as it was found; trained again, in its generation, if its file is not there."""
+        path = self.folder / BEST
+        if path.exists() and load_metadata(path).get("key") == winner.key:
+            return load_machine(path)
+        generation = next(g for g in reversed(self.generations) if g.first <= winner.number)
+        records = self.records[generation.first : generation.first + generation.size]
+        together = [record for record in records if record.duplicate_of is None]
+        outcomes = self.train([record.canonical for record in together], perf_counter())
+        return trained(winner.canonical, self.dataset, outcomes[together.index(winner)])
+
+    def save(self, winner: Record, machine: DenseMachine, **more: float | None) -> None:
+        """Write the best machine, with all that ``predict`` needs."""
+        metadata = {
+            "dataset": self.dataset.name,
+            "task": self.dataset.task,
+            "encoder": self.dataset.encoder.to_json(),
+            "trial": winner.number,
+            "key": winner.key,
+            "learning_rate": winner.canonical.learning_rate,
+            "loss": winner.loss,
+            "score": winner.score,
+            **more,
+        }
+        save(machine, self.folder / BEST, metadata)
+
+
+def _record(number: int, keyed: str, point: Point, outcome: Outcome) -> Record:
+    return Record(
+        number, keyed, point, canonical(point), outcome.status, outcome.epochs, outcome.loss, outcome.score,
+        outcome.seconds, None, outcome.curve,
+    )  # fmt: skip
+
+
+def _duplicate(number: int, point: Point, known: Record) -> Record:
+    """What is known of a point that has been trained."""
+    same = {"duplicate_of": known.number, "status": "duplicate", "epochs": 0, "seconds": 0.0, "curve": ()}
+    return replace(known, number=number, point=point, canonical=canonical(point), **same)  # type: ignore[arg-type]
