@@ -149,7 +149,8 @@ def test_no_nodes():
 def test_the_layout_does_not_depend_on_the_hashes_of_names():
     program = (
         "import networkx as nx; from machgraph.layout import layered;"
-        "g = nx.DiGraph((f'n{b * 7 % 5 % b}', f'n{b}') for b in range(1, 20)); g.add_edges_from([('n0', 'n19'), ('n2', 'n18')]);"
+        "g = nx.DiGraph((f'n{b * 7 % 5 % b}', f'n{b}') for b in range(1, 20)); "
+        "g.add_edges_from([('n0', 'n19'), ('n2', 'n18')]);"
         "print(layered(g, list(nx.topological_generations(g)), {n: (20, 10) for n in g}))"
     )
     outputs = {

@@ -24,8 +24,8 @@ from machgraph.layout.ordering import arranged
 __all__ = ["Layout", "Point", "layered", "transposed"]
 
 STUB = 7.0  # the last stretch before a layer is straight: room for the head of an arrow
-TURN_GAP = (20.0, 60.0)  # between two layers, besides the stub: at least, at most
-SLOPE = 0.22  # a turn over a height h is given at least SLOPE * h of room
+TURN_GAP = (9.0, 42.0)  # between two layers, besides the stub: at least, at most
+SLOPE = 0.25  # a turn over a height h gets SLOPE * h more room
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ def layered(graph: "nx.DiGraph[N]", layers: Sequence[Sequence[N]], sizes: Mappin
 
     Examples
     --------
-    >>> layout = layered(nx.DiGraph([("a", "b")]), [["a"], ["b"]], {"a": (20, 10), "b": (20, 10)})
+    >>> layout = layered(nx.DiGraph([("a", "b")]), [["a"], ["b"]], {"a": (20, 12), "b": (20, 12)})
     >>> layout.centres
-    {'a': (10.0, 5.0), 'b': (57.0, 5.0)}
+    {'a': (10.0, 6.0), 'b': (46.0, 6.0)}
     >>> layout.routes["a", "b"][0], layout.routes["a", "b"][-1]
-    ((20.0, 5.0), (47.0, 5.0))
+    ((20.0, 6.0), (36.0, 6.0))
     """
     layer = {node: i for i, row in enumerate(layers) for node in row}
     count = sum(map(len, layers))
@@ -99,7 +99,7 @@ def _routed(
     for i, row in enumerate(order):
         left.append(x)
         turn = max((abs(y[v] + ports[u, v] - y[u]) for u in row for v in mesh.after[u]), default=0.0)
-        x += widths[i] + min(max(TURN_GAP[0], SLOPE * turn), TURN_GAP[1]) + STUB
+        x += widths[i] + min(TURN_GAP[0] + SLOPE * turn, TURN_GAP[1]) + STUB
     right = [start + width for start, width in zip(left, widths, strict=True)]
 
     centres, grown = {}, {}

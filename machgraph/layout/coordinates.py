@@ -8,7 +8,7 @@ from statistics import median
 
 import networkx as nx
 
-from machgraph.layout.mesh import Mesh, N, apart, places_of
+from machgraph.layout.mesh import PORT_GAP, Mesh, N, apart, places_of
 
 BEND = 20.0  # a bend is as bad as a line that runs this much further
 SETTLING = 8  # sweeps that straighten lines
@@ -79,36 +79,50 @@ def _compact(mesh: Mesh[N], order: list[list[int]], block: list[int], *, upwards
     return [y[block[v]] if upwards else -y[block[v]] for v in range(len(block))]
 
 
-def settle(mesh: Mesh[N], order: list[list[int]], ports: dict[tuple[int, int], float], y: list[float]) -> list[float]:
-    """Move each node, and each straight stretch of bends, to where most of its lines run straight, as room allows."""
+def settle(
+    mesh: Mesh[N], order: list[list[int]], ports: Mapping[tuple[int, int], float], y: list[float]
+) -> list[float]:
+    """Move each node and each straight stretch to where most of its lines run straight, as far as there is room."""
     y = list(y)
     above: dict[int, tuple[int, float]] = {}
     below: dict[int, tuple[int, float]] = {}
     for row in order:
         for u, v in pairwise(row):
             above[v], below[u] = (u, apart(mesh, u, v)), (v, apart(mesh, u, v))
+    for sweep in range(SETTLING):
+        stretches = _stretches(mesh, order, y)
+        for stretch in stretches if sweep % 2 == 0 else reversed(stretches):
+            own = set(stretch)
+            before = [y[u] - ports[u, v] for v in stretch for u in mesh.before[v] if u not in own]
+            after = [y[w] + ports[v, w] for v in stretch for w in mesh.after[v] if w not in own]
+            low = max((y[above[v][0]] + above[v][1] for v in stretch if v in above), default=-inf)
+            high = min((y[below[v][0]] - below[v][1] for v in stretch if v in below), default=inf)
+            wishes = sorted(before + after)
+            if wishes and low <= high:
+                here, ends = y[stretch[0]], (wishes[(len(wishes) - 1) // 2], wishes[len(wishes) // 2])
+                # A bend of less than a port looks like a mistake: push it on, the way that this sweep goes.
+                settled = set(before if sweep % 2 == 0 else after)
+                small = [wish for wish in ends if abs(wish - here) < PORT_GAP]
+                near = min(small, key=lambda wish: wish not in settled) if small else min(max(here, ends[0]), ends[1])
+                for v in stretch:
+                    y[v] = min(max(near, low), high)
+    return y
+
+
+def _stretches(mesh: Mesh[N], order: list[list[int]], y: list[float]) -> list[list[int]]:
+    """Vertices that stay in line when they are moved: the bends of one line, and nodes with one line between them."""
     stretches: list[list[int]] = []
     of: dict[int, list[int]] = {}
     for v in (v for row in order for v in row):
-        u = mesh.before[v][0] if mesh.bend[v] else v
-        if mesh.bend[v] and mesh.bend[u] and abs(y[u] - y[v]) < 1e-6:
-            of[u].append(v)
+        u = mesh.before[v][0] if len(mesh.before[v]) == 1 else v
+        joined = (mesh.bend[u] and mesh.bend[v]) or mesh.after[u] == [v]
+        if u != v and joined and abs(y[u] - y[v]) < 1e-6:
             of[v] = of[u]
         else:
-            of[v] = [v]
+            of[v] = []
             stretches.append(of[v])
-    for sweep in range(SETTLING):
-        for stretch in stretches if sweep % 2 == 0 else reversed(stretches):
-            wishes = [y[u] - ports[u, v] for v in stretch for u in mesh.before[v] if of[u] is not stretch]
-            wishes += [y[w] + ports[v, w] for v in stretch for w in mesh.after[v] if of[w] is not stretch]
-            low = max((y[above[v][0]] + above[v][1] for v in stretch if v in above), default=-inf)
-            high = min((y[below[v][0]] - below[v][1] for v in stretch if v in below), default=inf)
-            if wishes and low <= high:
-                wishes.sort()
-                nearest = min(max(y[stretch[0]], wishes[(len(wishes) - 1) // 2]), wishes[len(wishes) // 2])
-                for v in stretch:
-                    y[v] = min(max(nearest, low), high)
-    return y
+        of[v].append(v)
+    return stretches
 
 
 def bending(mesh: Mesh[N], ports: Mapping[tuple[int, int], float], y: Sequence[float]) -> float:

@@ -1,0 +1,80 @@
+"""The paper's figures: their numbers against independent ones, and their files."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+from figures import figure1, figure2
+
+matplotlib.use("Agg")
+
+
+def test_both_sequences_of_figure1_end_in_the_dense_solution():
+    weight, x0 = figure1.problem()
+    solution = np.linalg.solve(np.eye(5) - weight, x0)
+    for strategy in ("optimized", "expensive"):
+        sequence = figure1.states(strategy)
+        assert sequence.shape == (5, 5)
+        np.testing.assert_allclose(sequence[0], x0, rtol=1e-15)
+        np.testing.assert_allclose(sequence[-1], solution, rtol=1e-12)
+
+
+def test_figure1_has_the_papers_inputs():
+    weight, x0 = figure1.problem()
+    below = weight[np.tril_indices(5, -1)]
+    assert (weight[np.triu_indices(5)] == 0).all()
+    for values in (below, x0):
+        assert (values >= 0.5).all()
+        assert (values < 1.5).all()
+
+
+def test_each_step_of_figure1_does_what_its_row_says():
+    weight, x0 = figure1.problem()
+    optimized, expensive = figure1.states("optimized"), figure1.states("expensive")
+    for i in range(1, 5):
+        assert np.flatnonzero(optimized[i] != optimized[i - 1]).tolist() == [i]
+        np.testing.assert_allclose(expensive[i], weight @ expensive[i - 1] + x0, rtol=1e-12)
+
+
+def test_the_expensive_sequence_computes_an_edge_once_for_every_value_of_its_start():
+    assert figure1.times_computed(figure1.states("optimized"), deferred=True).tolist() == [1] * 5
+    assert figure1.times_computed(figure1.states("expensive"), deferred=False).tolist() == [1, 2, 3, 4, 5]
+
+
+def test_figure2_has_the_values_of_the_papers_formulas():
+    x1, x2, x3, x4, x5, x6, x7, x8 = figure2.INPUT.values()
+    f1, f2, f3, f4, f5 = figure2.f1, figure2.f2, figure2.f3, figure2.f4, figure2.f5
+    expected = {
+        "x1": x1,
+        "x2": x2,
+        "x3": f1(x1, x2) + x3,
+        "x4": f3(f1(x1, x2) + x3) + x4,
+        "x5": f2(x1) + f4(f3(f1(x1, x2) + x3) + x4)[0] + x5,
+        "x6": f4(f3(f1(x1, x2) + x3) + x4)[1] + x6,
+        "x7": f4(f3(f1(x1, x2) + x3) + x4)[2] + x7,
+        "x8": f5(f4(f3(f1(x1, x2) + x3) + x4)[1] + x6) + x8,
+    }
+    assert figure2.values() == expected == {"x1": 2, "x2": 3, "x3": 5, "x4": 3, "x5": 7, "x6": 10, "x7": 8, "x8": 3}
+
+
+def test_the_formulas_written_in_figure2_are_those_of_its_functions():
+    y = {f"x{i}": value for i, value in enumerate(figure2.values().values(), 1)}
+    assert y["x3"] == y["x1"] * y["x2"] + figure2.INPUT["x3"]
+    assert y["x4"] == (y["x3"] - 3) + figure2.INPUT["x4"]
+    assert (y["x5"], y["x6"], y["x7"]) == (y["x1"] ** 2 + y["x4"], y["x4"] ** 2 + 1, 2 * y["x4"] + 2)
+    assert y["x8"] == y["x6"] / 2 - 2
+
+
+def test_figure2_is_layered_as_in_the_paper():
+    f = figure2.architecture()
+    assert f.levels == [["f1", "f2"], ["f3"], ["f4"], ["f5"]]
+    assert f.depth == 4
+
+
+@pytest.mark.parametrize("figure", [figure1, figure2])
+def test_a_figure_is_written_twice_with_the_same_bytes(figure, tmp_path):
+    first, second = figure.main(out=tmp_path / "a"), figure.main(out=tmp_path / "b")
+    assert [path.suffix for path in first] == [".svg", ".png"]
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+        assert one.stat().st_size > 10_000
