@@ -1,7 +1,7 @@
 """How a candidate is trained: the same for every candidate, and for the rivals that it is compared with."""
 
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, log2, pi
 
 
 @dataclass(frozen=True)
@@ -59,3 +59,21 @@ class Recipe:
         if progress < self.warm_up:
             return 0.04 + 0.96 * (1 - cos(pi * progress / self.warm_up)) / 2
         return (1 + cos(pi * (progress - self.warm_up) / (1 - self.warm_up))) / 2
+
+
+def default_recipe(n_samples: int) -> Recipe:
+    """The recipe for so many training samples.
+
+    Weight decay is a prior, whose share falls as data come in. A schedule wants about a thousand steps; from some
+    thousand samples on it has them in fewer epochs and larger batches. Measured on digits (1,150 samples; 0.1 to 0.3 is
+    best), breast_cancer (364; 1 to 3) and diabetes (283; 1 to 3).
+
+    Examples
+    --------
+    >>> [(r.epochs, r.batch_size, r.weight_decay, r.rungs) for r in map(default_recipe, (300, 1150, 100_000))]
+    [(60, 64, 1.0, (12, 24)), (60, 64, 0.261, (12, 24)), (12, 1024, 0.03, (2, 5))]
+    """
+    batch_size = min(max(64, 2 ** round(log2(n_samples / 18))), 1024)
+    epochs = min(max(10, 1200 * batch_size // n_samples), 60)
+    weight_decay = round(min(max(0.03, 300 / n_samples), 3.0), 3)
+    return Recipe(epochs, batch_size, weight_decay, rungs=(round(0.2 * epochs), round(0.4 * epochs)))
