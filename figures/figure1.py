@@ -1,7 +1,7 @@
 """Figure 1: two sequences that solve one linear machine with shortcuts on five nodes.
 
-The paper does not publish its numbers: ours are drawn as its script draws them. An edge of the expensive sequence is as
-wide as the number of values that it carries: the start of the edge changes so often before it is right.
+The paper does not publish its numbers: ours are drawn from the same distribution. An edge of the expensive sequence is
+as wide as the number of values that it carries, since it is computed anew whenever its start has changed.
 
 ``python -m figures.figure1`` writes ``figures/figure1.svg`` and ``figures/figure1.png``.
 """

@@ -7,7 +7,7 @@ import networkx as nx
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import PathPatch
+from matplotlib.patches import FancyBboxPatch, Patch, PathPatch
 from matplotlib.path import Path
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
@@ -23,6 +23,7 @@ INK = "#1A1A1A"
 FONT = 9.0  # points, as are all lengths below
 SMALL = 7.0
 LINE = 1.1
+EDGE = 0.9
 LONGEST_FIGURE = 150.0  # inches
 
 
@@ -84,7 +85,7 @@ def canvas(ax: Axes | None, width: float, height: float, margin: float = 4.0) ->
     return ax
 
 
-def _points_per_unit(artist: Text | PathPatch) -> float:
+def _points_per_unit(artist: Text | Patch) -> float:
     """Of the axes as they are now; the smaller of both directions, which an equal aspect will give to both."""
     if artist.axes is None or artist.figure is None:
         return 1.0
@@ -125,6 +126,18 @@ class Line(PathPatch):
     def draw(self, renderer: Any) -> None:
         """Draw at the width that the axes ask for by now."""
         self.set_linewidth(self._points * min(_points_per_unit(self), 1.0))
+        super().draw(renderer)
+
+
+class Box(FancyBboxPatch):
+    """A box with round corners whose edge gets thinner with the axes."""
+
+    def __init__(self, corner: tuple[float, float], wide: float, high: float, radius: float, **options: Any) -> None:
+        super().__init__(corner, wide, high, boxstyle=f"round,pad=0,rounding_size={radius}", **options)
+
+    def draw(self, renderer: Any) -> None:
+        """Draw at the width that the axes ask for by now."""
+        self.set_linewidth(EDGE * min(_points_per_unit(self), 1.0))
         super().draw(renderer)
 
 

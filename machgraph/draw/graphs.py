@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 import networkx as nx
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
+from matplotlib.patches import Polygon, Rectangle
 from matplotlib.path import Path
 
 from machgraph.draw.canvas import (
     FONT,
     LINE,
     SMALL,
+    Box,
     Line,
     canvas,
     graph_of,
@@ -126,8 +127,8 @@ def _with_components(graph: "nx.DiGraph[str]") -> _Sketch:
     for name in graph:
         items["machine", name] = _Item(name, "box", levels[name])
         place["machine", name] = 2 * levels[name] - 1
-        edges += [(("component", read), ("machine", name)) for read in graph.nodes[name]["reads"]]
-        edges += [(("machine", name), ("component", write)) for write in graph.nodes[name]["writes"]]
+        edges += [(("component", read), ("machine", name)) for read in graph.nodes[name].get("reads", ())]
+        edges += [(("machine", name), ("component", write)) for write in graph.nodes[name].get("writes", ())]
     return _Sketch(items, edges, _layers(place))
 
 
@@ -190,14 +191,13 @@ def _draw_item(ax: Axes, item: _Item, centre: Point, size: Point) -> None:
         return
     rounding = min(w, h) / 2 if item.shape == "pill" else 2.0
     ax.add_patch(
-        FancyBboxPatch(
+        Box(
             (x - w / 2, y - h / 2),
             w,
             h,
-            boxstyle=f"round,pad=0,rounding_size={rounding}",
+            rounding,
             facecolor=tint(colour, 0.14) if item.shape == "box" else "white",
             edgecolor=colour,
-            linewidth=0.9,
             zorder=3,
             gid=item.text,
         )

@@ -37,7 +37,7 @@ def _align(mesh: Mesh[N], order: list[list[int]], *, forwards: bool, upwards: bo
     block = list(range(len(mesh.bend)))
     for other, row in pairwise(order if forwards else reversed(order)):
         place = places_of([row, other])
-        taken: list[tuple[int, int]] = []  # pairs of places_of, increasing in both: no two alignments cross
+        taken: list[tuple[int, int]] = []  # pairs of places, increasing in both: no two alignments cross
 
         def join(v: int, u: int, place: dict[int, int] = place, taken: list[tuple[int, int]] = taken) -> bool:
             k = bisect(taken, (place[v], place[u]))
