@@ -47,7 +47,12 @@ class Architecture(nn.Module):
 
     def __init__(self, machines: "Iterable[Architecture]") -> None:
         super().__init__()
-        self._set(tuple(machine for summand in machines for machine in summand.machines))
+        summands = list(machines)
+        for summand in summands:
+            if not isinstance(summand, Architecture):
+                got = type(summand).__name__
+                raise ValueError(f"got {got} among the machines: wrap it, Machine(function, reads=..., writes=...)")
+        self._set(tuple(machine for summand in summands for machine in summand.machines))
 
     def _set(self, machines: "tuple[Machine, ...]") -> None:
         if not machines:

@@ -78,14 +78,12 @@ class NilpotentMachine(nn.Module):
 
     def increment(self, x: Tensor) -> Tensor:
         """``f x``, of the shape (..., n) of ``x``."""
-        if x.ndim == 0 or x.shape[-1] != len(self.matrix):
-            raise ValueError(
-                f"got shape {tuple(x.shape)}: the last axis must have the size {len(self.matrix)} of the matrix"
-            )
+        self._check(x)
         return x @ self.matrix.T
 
     def resolvent(self, g: Tensor) -> Tensor:
         """``R_f g = g + f g + ... + f^d g`` by Horner's rule; ``g`` and the result have the shape (..., n)."""
+        self._check(g)
         h = g.clone()
         for _ in range(self.depth):
             h = g + self.increment(h)
@@ -98,3 +96,9 @@ class NilpotentMachine(nn.Module):
         basis = self.cofiltration[0]
         rest = phi - phi @ basis.conj() @ basis.T
         return bool(torch.linalg.vector_norm(rest) <= self.tolerance * torch.linalg.vector_norm(phi))
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim == 0 or x.shape[-1] != len(self.matrix):
+            raise ValueError(
+                f"got shape {tuple(x.shape)}: the last axis must have the size {len(self.matrix)} of the matrix"
+            )
