@@ -188,6 +188,17 @@ class Row:
     seconds: float
 
 
+def refuse_used(folder: Path) -> None:
+    """ValueError: there is something in the folder that a new run would mix with."""
+    if (folder / RUN).exists():
+        raise ValueError(
+            f"{folder} already holds a run: go on with it by machgraph resume {folder}, "
+            "or give another folder with --out"
+        )
+    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith("lock") for path in folder.iterdir())):
+        raise ValueError(f"{folder} is there already and is no run: give another folder with --out")
+
+
 def read_settings(folder: str | os.PathLike[str]) -> Settings:
     """The settings of the run in a folder; FileNotFoundError: no run is there."""
     return Settings.from_dict(_run_file(folder)["settings"])

@@ -29,13 +29,13 @@ from search.population import Outcome, train, trained
 from search.rivals import best, found, rivals, tested
 from search.run import (
     BEST,
-    RUN,
     Facts,
     Record,
     Row,
     Settings,
     read_facts,
     read_settings,
+    refuse_used,
     write_leaderboard,
     write_ledger,
     write_run,
@@ -56,6 +56,7 @@ class Event:
     done : number of finished trials.
     best : the winner so far.
     elapsed : seconds of searching, those of earlier sittings too.
+    trials, seconds : the limits of the search.
     running, epoch : candidates in training, and the epoch that they finished.
     """
 
@@ -63,19 +64,22 @@ class Event:
     done: int
     best: Record | None
     elapsed: float
+    trials: int | None
+    seconds: float | None
     running: int = 0
     epoch: int = 0
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a search found: every trial, and the leaderboard."""
+    """What a search found: every trial, the leaderboard, and how long was searched."""
 
     folder: Path
     settings: Settings
     facts: Facts
     records: tuple[Record, ...]
     rows: tuple[Row, ...]
+    elapsed: float
 
 
 Listener = Callable[[Event], None]
@@ -150,17 +154,6 @@ def resume(
         return _Driver(settings, facts, dataset, folder, on_event).search()
 
 
-def refuse_used(folder: Path) -> None:
-    """ValueError: there is something in the folder that a new run would mix with."""
-    if (folder / RUN).exists():
-        raise ValueError(
-            f"{folder} already holds a run: go on with it by machgraph resume {folder}, "
-            "or give another folder with --out"
-        )
-    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith("lock") for path in folder.iterdir())):
-        raise ValueError(f"{folder} is there already and is no run: give another folder with --out")
-
-
 def facts_of(dataset: Dataset, settings: Settings) -> Facts:
     """What the run's folder tells of the data, the space and the versions."""
     versions = {name: version(name) for name in ("torch", "optuna", "numpy")}
@@ -216,8 +209,9 @@ class _Driver:
         return self.finish()
 
     def tell(self, stage: Stage, seconds: float = 0.0, running: int = 0, epoch: int = 0) -> None:
-        done = len(self.records)
-        self.on_event(Event(stage, done, best(self.records), self.elapsed + seconds, running, epoch))
+        limits = self.settings.trials, self.settings.seconds
+        winner, elapsed = best(self.records), self.elapsed + seconds
+        self.on_event(Event(stage, len(self.records), winner, elapsed, *limits, running, epoch))
 
     def next_size(self) -> int:
         """Number of trials of the next generation; 0: the search is at its end."""
@@ -288,7 +282,7 @@ class _Driver:
             rows += rivals(winner, self.settings, self.dataset, self.facts)
             self.save(winner, machine, test_loss=rows[0].test_loss, test_score=rows[0].test_score)
             write_leaderboard(self.folder, rows, self.facts)
-        return Result(self.folder, self.settings, self.facts, tuple(self.records), tuple(rows))
+        return Result(self.folder, self.settings, self.facts, tuple(self.records), tuple(rows), self.elapsed)
 
     def machine(self, winner: Record) -> DenseMachine:
         """The machine of the winner as it was found; trained again, in its generation, if its file is not there."""

@@ -1,0 +1,232 @@
+"""What a search shows on the terminal: its data and space, how it stands, the leaderboard."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search.run import BEST, LEDGER, Facts, Row, Settings
+
+if TYPE_CHECKING:
+    from search.study import Event, Result
+
+WIDTH = 80  # nothing is wider, however wide the terminal
+LABEL = "cyan"
+
+
+def terminal() -> Console:
+    """The standard output, at most 80 columns wide; numbers are not coloured."""
+    console = Console(highlight=False)
+    console.width = min(console.width, WIDTH)
+    return console
+
+
+def labelled(lines: Iterable[tuple[str, RenderableType]]) -> Table:
+    """Lines with a label in front; strings are shown as they are, brackets and all."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style=LABEL, width=9)
+    table.add_column(overflow="fold")
+    for label, content in lines:
+        table.add_row(label, Text(content) if isinstance(content, str) else content)
+    return table
+
+
+def heading(settings: Settings, facts: Facts) -> Table:
+    """What the data are, what is searched, and for how long."""
+    space = settings.space
+    limits = [f"{settings.trials} trials"] if settings.trials is not None else []
+    limits += [f"{settings.seconds:.0f} s"] if settings.seconds is not None else []
+    return labelled(
+        [
+            *zip(("data", *[""] * len(facts.lines)), facts.lines, strict=False),
+            (
+                "space",
+                f"up to {space.max_blocks} hidden blocks of {_either(space.widths)} units, "
+                f"{_either(space.activations)}, any shortcuts",
+            ),
+            ("", f"{facts.points:,} points, of which {facts.architectures:,} are different"),
+            (
+                "search",
+                f"{settings.strategy}, {' or '.join(limits)}, {settings.population} candidates at a time, "
+                f"seed {settings.seed}",
+            ),
+        ]
+    )
+
+
+@contextmanager
+def shown(console: Console, facts: Facts, epochs: int) -> Iterator[Callable[[Event], None]]:
+    """A listener for a search: a few lines that stay in place, or on anything but a terminal a line a generation."""
+    if not console.is_terminal:
+        yield lambda event: _print_generation(console, event, facts)
+        return
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+        yield lambda event: live.update(_status(event, facts, epochs))
+
+
+def ending(result: Result) -> RenderableType:
+    """What was found, where it is, and what to type next."""
+    folder, winner = result.folder, next(iter(result.rows), None)
+    known = sum(record.duplicate_of is not None for record in result.records)
+    failed = sum(record.status == "diverged" for record in result.records)
+    counts = f"{len(result.records)} in {_duration(result.elapsed)}"
+    counts += f", {known} of them known from an earlier one" if known else ""
+    counts += f", {failed} diverged" if failed else ""
+    if winner is None or winner.point is None:
+        told = labelled([("trials", counts), ("best", "none: not one trial ended with a finite loss")])
+        return Group(told, Text(f"\nnext: machgraph resume {shlex.quote(str(folder))} --trials 50"))
+    words = winner.point.describe(result.facts.n_inputs, result.facts.n_outputs)
+    return Group(
+        labelled([("trials", counts), ("winner", Text(words, style="bold"))]),
+        Text(),
+        leaderboard(result.rows, result.facts),
+        Text(),
+        footnotes(result.rows),
+        Text(),
+        labelled(
+            [("report", str(folder / "report.html")), ("machine", str(folder / BEST)), ("trials", str(folder / LEDGER))]
+        ),
+        Text(f"\nnext: machgraph show {shlex.quote(str(folder))}"),
+    )
+
+
+def stopped(folder: Path, event: Event | None) -> str:
+    """What Ctrl-C left, and how to go on."""
+    go_on = f"Go on with: machgraph resume {shlex.quote(str(folder))}"
+    if event is None:
+        return f"Stopped before the first trial. {go_on}"
+    if event.stage == "rivals":
+        return f"Stopped with all {event.done} trials kept in {folder}, before the leaderboard was done. {go_on}"
+    lost = f"the {event.running} in training are lost" if event.running else "none was in training"
+    return f"Stopped: {event.done} trials are kept in {folder}, {lost}. {go_on}"
+
+
+def leaderboard(rows: Sequence[Row], facts: Facts) -> RenderableType:
+    """The rows as a table of at most 80 columns, and what they mean."""
+    score = "acc." if facts.task == "classification" else "R²"
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style=LABEL)
+    table.add_column("")
+    table.add_column("hidden\nblocks", overflow="fold", max_width=16)
+    names = (
+        "short-\ncuts",
+        "valid.\nloss",
+        f"valid.\n{score}",
+        f"test\n{score}",
+        "\ndepth",
+        "para-\nmeters",
+        "\nFLOPs",
+    )
+    for name in (*names, "train\ns"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for i, row in enumerate(rows):
+        rival = row.trial is None
+        after = i + 1 < len(rows) and not rival and rows[i + 1].trial is None
+        table.add_row(*_cells(row), style="bold" if i == 0 else "", end_section=after)
+    return table
+
+
+def footnotes(rows: Sequence[Row]) -> Text:
+    """What the rivals are."""
+    lines = ["test: held-out data, looked at for the winner and its rivals alone."]
+    if any(row.trial is None for row in rows):
+        lines.append(
+            "random: the middle one, by validation loss, of 5 uniform draws from the space. plain MLP: blocks in "
+            "a row, as near as can be to the winner in number of parameters. Both trained by the same recipe."
+        )
+    return Text("\n".join(lines), style="dim")
+
+
+def _cells(row: Row) -> list[str]:
+    point = row.point
+    blocks = "-".join(map(str, point.widths)) or "none" if point else ""
+    cuts = sum(edge for o, heard in enumerate(point.shortcuts) for edge in heard[: max(0, o - 1)]) if point else ""
+    return [
+        row.name.split(" (")[0], blocks, str(cuts), _number(row.loss), _number(row.score), _number(row.test_score),
+        str(row.depth), _short(row.parameters), _short(row.flops), f"{row.seconds:.1f}",
+    ]  # fmt: skip
+
+
+def _status(event: Event, facts: Facts, epochs: int) -> RenderableType:
+    share, left = _share(event)
+    bar = Table.grid(padding=(0, 2, 0, 0))
+    count = f"{event.done} of {event.trials}" if event.trials is not None else f"{event.done} done"
+    bar.add_row(count, ProgressBar(total=1.0, completed=share, width=34), left)
+    now = {
+        "proposing": "choosing what to try next",
+        "training": f"training {event.running} candidates as one, epoch {event.epoch} of {epochs}",
+        "storing": "storing",
+        "rivals": "training the winner's rivals",
+    }[event.stage]
+    return Group(labelled([("trials", bar), ("best", _best(event, facts)), ("now", Text(now, style="dim"))]))
+
+
+def _share(event: Event) -> tuple[float, str]:
+    """How much is done, and how long the rest may take."""
+    if event.stage == "rivals":
+        return 1.0, ""
+    shares = [event.done / event.trials] if event.trials is not None else []
+    left = [event.elapsed / share - event.elapsed for share in shares if share]
+    if event.seconds is not None:
+        shares.append(event.elapsed / event.seconds)
+        left.append(event.seconds - event.elapsed)
+    return min(1.0, max(shares)), f"{_duration(max(0.0, min(left)))} left" if left else ""
+
+
+def _best(event: Event, facts: Facts) -> Text:
+    if event.best is None:
+        return Text("none yet", style="dim")
+    words = event.best.canonical.describe(facts.n_inputs, facts.n_outputs)
+    score = f"{facts.score} {event.best.score:.4f}"
+    return Text.assemble((score, "bold green"), f" · loss {event.best.loss:.4f} · trial {event.best.number}\n", words)
+
+
+def _print_generation(console: Console, event: Event, facts: Facts) -> None:
+    if event.stage == "storing":
+        best = _best(event, facts).plain.replace("\n", " · ")
+        console.print(f"{event.done} trials, {event.elapsed:.1f} s, best so far: {best}", soft_wrap=True)
+    elif event.stage == "rivals":
+        console.print("training the winner's rivals")
+
+
+def _either(choices: Sequence[object]) -> str:
+    *some, last = map(str, choices)
+    return f"{', '.join(some)} or {last}" if some else last
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _short(value: int) -> str:
+    """In at most five characters.
+
+    >>> _short(999), _short(15898), _short(2_500_000)
+    ('999', '15.9k', '2.5M')
+    """
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if value >= size:
+            return f"{value / size:.1f}{unit}"
+    return str(value)
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(8.4), _duration(75), _duration(7200)
+    ('8 s', '1 min 15 s', '2 h 0 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

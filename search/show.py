@@ -1,0 +1,127 @@
+"""A machine in words and as a picture, and what it answers to new rows."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from machgraph.io import from_specification, load, load_metadata
+from search.run import BEST, RUN
+
+if TYPE_CHECKING:
+    from machgraph.parametric import DenseMachine
+
+
+def machine_file(place: str | os.PathLike[str]) -> Path:
+    """The best machine of a run's folder; any other path as it is.
+
+    Raises
+    ------
+    FileNotFoundError : a folder that is no run, or one that has no machine yet, or no such file.
+    """
+    path = Path(place)
+    if path.is_dir():
+        if not (path / RUN).exists():
+            raise FileNotFoundError(f"no run is in {path}: it has no {RUN}; give the folder of a run, or a file")
+        if not (path / BEST).exists():
+            raise FileNotFoundError(f"{path} has no {BEST} yet: go on with machgraph resume {path}")
+        return path / BEST
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there: give the folder of a run, a .machgraph file or a JSON file")
+    return path
+
+
+def read_machine(place: str | os.PathLike[str]) -> "DenseMachine":
+    """The machine of a run, of a saved file, or, with new weights, of a description in JSON.
+
+    Raises
+    ------
+    FileNotFoundError : nothing is there.
+    ValueError : neither a saved machine nor the description of one.
+    """
+    path = machine_file(place)
+    if path.suffix.lower() != ".json":
+        return load(path)
+    try:
+        return from_specification(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}): write a description as in {_EXAMPLE}") from None
+
+
+_EXAMPLE = '{"widths": [64, 32, 10], "activation": "relu", "shortcuts": null}'
+
+
+def describe(machine: "DenseMachine") -> list[tuple[str, str]]:
+    """Labels and lines: summary, order, levels and the sizes of the cofiltration."""
+    architecture = machine.architecture
+    blocks = "-".join(map(str, machine.partition.widths))
+    mask = machine.shortcuts
+    edges = [f"{i} → {o}" for o in range(len(mask)) for i in range(o - 1) if mask[o, i]]
+    sizes = [len(components) for components in architecture.cofiltration]
+    return [
+        ("machine", f"blocks {blocks}, {machine.parameter_count():,} parameters, {machine.flops():,} FLOPs a sample"),
+        ("σ", ", ".join(activation.name for activation in machine.activation)),
+        ("shortcuts", ", ".join(edges) or "none: every block hears the one before, at most"),
+        ("order", " ".join(architecture.order)),
+        ("levels", "\n".join(f"{i}: {', '.join(names)}" for i, names in enumerate(architecture.levels, 1))),
+        ("depth", str(architecture.depth)),
+        ("V_0 ... V_d", " ⊇ ".join(map(str, sizes)) + " components"),
+    ]
+
+
+def draw(machine: "DenseMachine", path: Path) -> None:
+    """Write a picture of a machine: its dependency graph, and below it which block hears which.
+
+    Raises
+    ------
+    ValueError : the name does not end in a format that can be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    from machgraph import draw
+
+    figure = Figure(facecolor="white")
+    kinds = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        raise ValueError(f"can't write {path}: the name of a picture ends in one of {', '.join(sorted(kinds))}")
+    pictures = [figure.add_axes((0.0, 0.0, 1.0, 1.0), label=label) for label in ("graph", "shortcuts")]
+    draw.dependency_graph(machine, pictures[0])
+    draw.shortcuts(machine, pictures[1])
+    # The unit of both is a point at full size: so they get the sizes that they ask for, one below the other.
+    sizes = [(abs(x1 - x0), abs(y1 - y0)) for ax in pictures for (x0, x1), (y0, y1) in [(ax.get_xlim(), ax.get_ylim())]]
+    width, height = max(w for w, _ in sizes), sum(h for _, h in sizes)
+    bottom = height
+    for ax, (w, h) in zip(pictures, sizes, strict=True):
+        bottom -= h
+        ax.set_position((0.0, bottom / height, w / width, h / height))
+    figure.set_size_inches(width / 72, height / 72)
+    with rc_context({"svg.hashsalt": "machgraph"}):  # the same machine gives the same file
+        figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+
+
+def answer(place: str | os.PathLike[str], table: str | os.PathLike[str], out: TextIO) -> None:
+    """Write what a saved machine answers to each row of a table as CSV: the prediction, then a probability a class.
+
+    Raises
+    ------
+    FileNotFoundError : no such machine or table.
+    ValueError : a machine without an encoder, or a table that its encoder refuses.
+    """
+    import torch
+
+    from search.encoder import Encoder
+
+    path = machine_file(place)
+    machine, metadata = load(path), load_metadata(path)
+    if "encoder" not in metadata:
+        raise ValueError(f"{path} was saved without an encoder: predict needs a machine that a search found")
+    encoder = Encoder.from_json(metadata["encoder"])
+    x = torch.from_numpy(encoder.encode(table))
+    with torch.no_grad():
+        answers = encoder.decode(machine.output(machine(x)).numpy())
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([encoder.target, *(f"p({label})" for label in encoder.classes)])
+    probabilities: Any = [()] * len(x) if answers.probabilities is None else answers.probabilities.tolist()
+    writer.writerows([value, *row] for value, row in zip(answers.values.tolist(), probabilities, strict=True))
