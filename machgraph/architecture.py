@@ -192,7 +192,7 @@ def _step(machine: Machine, absent: set[str]) -> Step:
     """What the machine does to the state; ``absent``: the components that hold nothing yet."""
 
     def function(*xs: Tensor) -> list[Tensor]:
-        versions = _versions(xs)
+        versions, start = _versions(xs), torch._C._autograd._get_sequence_nr()
         ys = machine.function(*xs)
         if _versions(xs) != versions:
             raise ValueError(f"{machine.name} changes a tensor that it reads in place: let it return a new one instead")
@@ -205,10 +205,18 @@ def _step(machine: Machine, absent: set[str]) -> Step:
         for component, y in zip(machine.writes, ys, strict=True):
             if not isinstance(y, Tensor):
                 raise ValueError(f"{machine.name} returns {type(y).__name__} for {component}: return a tensor")
-        # 0 + y, so that the solution never shares memory with a tensor that the function reads or holds
-        return [y.clone() if c in absent else y for c, y in zip(machine.writes, ys, strict=True)]
+        # 0 + y, so that the solution never shares memory with what the function reads or holds; a result of its own is
+        # left as it is, since autograd may have saved it, and a copy would be kept beside it
+        owned = [_is_result(y, start) and not any(y is other for other in ys[:i]) for i, y in enumerate(ys)]
+        writes = zip(machine.writes, ys, owned, strict=True)
+        return [y.clone() if c in absent and not own else y for c, y, own in writes]
 
     return Step(machine.name, machine.reads, machine.writes, function)
+
+
+def _is_result(y: Tensor, start: int) -> bool:
+    """Whether ``y`` was computed since autograd's count stood at ``start``, and is no view of something else."""
+    return y.grad_fn is not None and y.grad_fn._sequence_nr() >= start and y._base is None
 
 
 def _versions(xs: Sequence[Tensor]) -> list[int]:

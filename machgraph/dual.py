@@ -65,10 +65,9 @@ def solve(
     if not outputs:
         return values
     inputs = tuple(key for key, x in state.items() if x.requires_grad)
-    closed_over = [tape.stands_for.get(tensor, tensor) for tensor in tape.captured]
-    shape = _Shape(tape, inputs, outputs, [values[key] for key in outputs])
+    closed_over = (tape.stands_for.get(tensor, tensor) for tensor in tape.captured)
     solution: tuple[Tensor, ...] = _Solve.apply(  # type: ignore[no-untyped-call]
-        shape, *(state[key] for key in inputs), *closed_over
+        tape, inputs, {key: values[key] for key in outputs}, *(state[key] for key in inputs), *closed_over
     )
     return values | dict(zip(outputs, solution, strict=True))
 
@@ -179,38 +178,31 @@ class _Tape:
             yield Step(record.name, tuple(record.writes), writes, record.adjoint)
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """What `_Solve` takes beside tensors that carry a gradient."""
-
-    tape: _Tape
-    inputs: tuple[Hashable, ...]
-    outputs: tuple[Hashable, ...]
-    values: list[Tensor]
-
-
 class _Solve(torch.autograd.Function):
     """Hands out the values that a tape has computed, and solves the dual machine in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, shape: _Shape, *tensors: Tensor) -> tuple[Tensor, ...]:
-        tape = shape.tape
+    def forward(
+        ctx: Any, tape: _Tape, inputs: Sequence[Hashable], values: Mapping[Hashable, Tensor], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.tape, ctx.inputs, ctx.outputs = tape, shape.inputs, shape.outputs
-        ctx.read = tuple(key for key in shape.outputs if key in tape.leaves)
-        values = dict(zip(shape.outputs, shape.values, strict=True))
-        ctx.save_for_backward(*tensors[len(shape.inputs) :], *(values[key] for key in ctx.read))
-        return tuple(shape.values)
+        ctx.tape, ctx.inputs, ctx.outputs = tape, inputs, tuple(values)
+        # for the second order: what each leaf stands for, on tapes below (closed over by this one) and on this one
+        below = {
+            leaf: x for leaf, x in zip(tape.captured, tensors[len(inputs) :], strict=True) if leaf in tape.stands_for
+        }
+        here = {leaf: values[key] for leaf, key in tape.names.items()}
+        ctx.leaves = (*below, *here)
+        ctx.save_for_backward(*below.values(), *here.values())
+        return tuple(values.values())
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        attached = ctx.saved_tensors  # raises torch's own sentence where the graph was let go
-        tape = ctx.tape
-        closed_over, leaves = list(tape.captured), [tape.leaves[key] for key in ctx.read]
-        tape = replace(tape, stands_for=dict(zip([*closed_over, *leaves], attached, strict=True)))
+        solution = ctx.saved_tensors  # raises torch's own sentence where the graph was let go
+        tape = replace(ctx.tape, stands_for=dict(zip(ctx.leaves, solution, strict=True)))
         state = {key: v for key, v in zip(ctx.outputs, cotangents, strict=True) if v is not None}
         v = solve(tape.dual(_graph_is_kept()), state, parent=tape)
-        return None, *(v.get(key) for key in (*ctx.inputs, *tape.captured.values()))
+        return None, None, None, *(v.get(key) for key in (*ctx.inputs, *tape.captured.values()))
 
 
 def _sum(x: Tensor, increment: Tensor, step: Step, key: Hashable) -> Tensor:

@@ -238,11 +238,12 @@ def test_a_cycle_is_found_when_the_sum_is_made() -> None:
 @pytest.mark.parametrize("grad", [True, False])
 def test_the_tensors_of_the_caller_are_neither_changed_nor_shared(grad: bool) -> None:
     constant = torch.full((3,), 7.0, requires_grad=grad)
+    outside = 2 * constant
     f = mg.Machine(lambda x: (x, x.view(-1)), ("x",), ("y", "z"), name="same") + mg.Machine(
         lambda: constant, (), ("c",), name="constant"
     )
     g = {"x": torch.arange(3.0, requires_grad=grad), "y": torch.ones(3), "other": torch.ones(3, dtype=torch.int64)}
-    kept = {c: x.detach().clone() for c, x in {**g, "constant": constant}.items()}
+    kept = {c: x.detach().clone() for c, x in {**g, "constant": constant, "outside": outside}.items()}
     h = f.resolvent(g)
     expected = {c: x.detach().clone() for c, x in h.items()}
     for c in h:
@@ -250,7 +251,9 @@ def test_the_tensors_of_the_caller_are_neither_changed_nor_shared(grad: bool) ->
             h[c].add_(1)
         expected[c] += 1
         torch.testing.assert_close({c: x.detach() for c, x in h.items()}, expected)  # and not with each other
-    torch.testing.assert_close({c: x.detach() for c, x in {**g, "constant": constant}.items()}, kept)
+    torch.testing.assert_close(
+        {c: x.detach() for c, x in {**g, "constant": constant, "outside": outside}.items()}, kept
+    )
 
 
 # ---- the dual machine ------------------------------------------------------------------------------------------------
