@@ -1,0 +1,1 @@
+"""Experiments: one importable ``main()`` a file, run by ``python -m experiments.NAME``; results are files."""

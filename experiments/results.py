@@ -1,0 +1,40 @@
+"""Result files: what was measured, on which machine, with which versions, by which command."""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "results"
+PACKAGES = ("machgraph", "torch", "numpy", "optuna", "scikit-learn")
+
+
+def write(name: str, command: str, result: Any) -> Path:
+    """Write ``results/NAME.json`` with the result and all that it depends on."""
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}.json"
+    record = {"command": command, "date": datetime.now(UTC).date().isoformat(), "machine": machine(), "result": result}
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    return path
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores, and the versions."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
