@@ -1,6 +1,6 @@
 """Oracles and cases that the tests share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,3 +134,8 @@ def concatenations(machine, y0, z0=None, weight=None, bias=None):
         ys.append(y)
         zs.append(z if z0 is None else z + z0[..., partition.block(i)])
     return torch.cat(ys, dim=-1), torch.cat(zs, dim=-1)
+
+
+def chain(*functions: Callable[..., Tensor]) -> mg.Architecture:
+    """``x0 -> x1 -> ...``"""
+    return mg.Architecture(mg.Machine(f, (f"x{i}",), (f"x{i + 1}",), f"f{i + 1}") for i, f in enumerate(functions))
