@@ -1,0 +1,74 @@
+"""The pictures of a run, as files that can be put in a paper."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from machgraph import draw as mg_draw
+from search.run import Record, Row
+
+COLOURS = {
+    "complete": "#0072B2",
+    "stopped": "#009E73",
+    "halved": "#E69F00",
+    "diverged": "#D55E00",
+    "duplicate": "#9A9A9A",
+}
+
+
+def draw(folder: Path, machine: Any, records: Sequence[Record], rival: Row | None) -> None:
+    """Write ``winner-graph`` and ``winner-shortcuts`` as SVG and PNG, and ``history.svg``, into a folder.
+
+    Parameters
+    ----------
+    machine : the winner, a parametric machine.
+    rival : the random architecture, whose loss is a dashed line of the history.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.hashsalt": "machgraph"}):  # the same run gives the same files
+        for name, picture in (("graph", mg_draw.dependency_graph), ("shortcuts", mg_draw.shortcuts)):
+            _save(picture(machine), folder / f"winner-{name}", ("svg", "png"))
+        _save(history(records, rival), folder / "history", ("svg",))
+
+
+def history(records: Sequence[Record], rival: Row | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the validation loss of every trial, the best so far, and the loss of the random rival."""
+    if ax is None:
+        ax = Figure(figsize=(6.4, 3.4), layout="constrained").add_subplot()
+    valid = [record for record in records if record.is_valid]
+    for status, colour in COLOURS.items():
+        some = [record for record in valid if record.status == status]
+        if some:
+            numbers, losses = [r.number for r in some], [r.loss for r in some]
+            ax.plot(numbers, losses, ".", color=colour, markersize=4, label=status, alpha=0.8)
+    if valid:
+        best, steps = math.inf, []
+        for record in valid:
+            best = min(best, record.loss)
+            steps.append(best)
+        ax.step([r.number for r in valid], steps, where="post", color="#1A1A1A", linewidth=1.4, label="best so far")
+        if min(steps) > 0:
+            ax.set_yscale("log")
+    if rival is not None:
+        ax.axhline(rival.loss, color="#D55E00", linestyle="--", linewidth=1.2, label=rival.name)
+    ax.set_xlabel("trial")
+    ax.set_ylabel("validation loss")
+    ax.spines[["top", "right"]].set_visible(False)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, fontsize=8, loc="upper right")
+    return ax
+
+
+def _save(ax: Axes, path: Path, kinds: Sequence[str]) -> None:
+    from matplotlib import pyplot as plt  # the pictures of machgraph.draw are pyplot's, which keeps them until closed
+
+    figure = ax.get_figure(root=True)
+    assert figure is not None  # axes that were just drawn
+    for kind in kinds:
+        figure.savefig(path.with_suffix(f".{kind}"), dpi=200, metadata={"Date": None} if kind == "svg" else None)
+    plt.close(figure)

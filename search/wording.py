@@ -1,0 +1,159 @@
+"""The numbers, sentences and commands of a report."""
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from search.run import Facts, Record, Row, Settings
+
+
+def grouped(number: int) -> str:
+    """A whole number with its thousands set apart, or, if it is very large, as a power of ten.
+
+    >>> grouped(48_210), grouped(7 * 10**15)
+    ('48,210', '7.0 × 10¹⁵')
+    """
+    if abs(number) < 10**9:
+        return f"{number:,}"
+    mantissa, exponent = f"{number:.1e}".split("e")
+    return f"{mantissa} × 10{str(int(exponent)).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "trial"), counted(0, "shortcut"), counted(1200, "trial")
+    ('1 trial', 'no shortcuts', '1,200 trials')
+    """
+    return f"{grouped(number) if number else 'no'} {thing}{'s' * (number != 1)}"
+
+
+def score_text(facts: Facts, score: float | None) -> str:
+    """Accuracy in percent, R² as it is; a dash for what is not there."""
+    if score is None or not math.isfinite(score):
+        return "–"
+    return f"{100 * score:.2f} %" if facts.task == "classification" else f"{score:.3f}".replace("-", "−")
+
+
+def loss_text(loss: float | None) -> str:
+    """A loss to four digits; a dash where there is none."""
+    return "–" if loss is None or not math.isfinite(loss) else f"{loss:.4g}"
+
+
+def time_text(seconds: float) -> str:
+    """A duration.
+
+    >>> time_text(0.217), time_text(12.4), time_text(3725)
+    ('0.22 s', '12 s', '62 min 5 s')
+    """
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def headline(facts: Facts, rows: Sequence[Row]) -> str:
+    """What the search came to, on the held-out part."""
+    winner = next((row for row in rows if row.trial is not None), None)
+    if winner is None or winner.test_score is None:
+        return "The search has not come to its end: below is the best network so far."
+    score = score_text(facts, winner.test_score)
+    if facts.task == "classification":
+        said = f"The network found answers {score} of the held-out rows right."
+    else:
+        said = f"The network found reaches an R² of {score} on the held-out rows."
+    rivals = [f"{row.name} {score_text(facts, row.test_score)}" for row in rows if row.trial is None]
+    return f"{said} Its rivals: {', '.join(rivals)}." if rivals else said
+
+
+def cards(facts: Facts, rows: Sequence[Row], best: Record | None) -> list[dict[str, str]]:
+    """Title, number and note of each figure at the head: the winner's, or the best so far, and its rivals'."""
+    winner = next((row for row in rows if row.trial is not None), None)
+    if winner is None:
+        score = score_text(facts, best.score if best else None)
+        return [{"title": "Best so far, validation", "number": score, "note": facts.score}]
+    figures = [
+        ("Winner, held-out test", winner.test_score, f"{facts.score}; loss {loss_text(winner.test_loss)}"),
+        ("Winner, validation", winner.score, f"{facts.score}; loss {loss_text(winner.loss)}"),
+    ]
+    rivals = [row for row in rows if row.trial is None]
+    figures += [(f"{r.name[:1].upper()}{r.name[1:]}, test", r.test_score, _gap(facts, winner, r)) for r in rivals]
+    return [{"title": title, "number": score_text(facts, score), "note": note} for title, score, note in figures]
+
+
+def _gap(facts: Facts, winner: Row, row: Row) -> str:
+    if winner.test_score is None or row.test_score is None:
+        return ""
+    gap = row.test_score - winner.test_score
+    size = f"{100 * abs(gap):.2f} points" if facts.task == "classification" else f"{abs(gap):.3f}"
+    return f"{size} {'above' if gap > 0 else 'below'} the winner" if float(size.split()[0]) else "as good as the winner"
+
+
+def counts(settings: Settings, facts: Facts, records: Sequence[Record]) -> str:
+    """How much was tried, of how much."""
+    again = sum(record.duplicate_of is not None for record in records)
+    spent = time_text(sum(record.seconds for record in records))
+    repeated = f"; {grouped(again)} were proposed again and not trained twice" if again else ""
+    return (
+        f"{counted(len(records), 'trial')}, {grouped(len(records) - again)} trained in {spent}{repeated}. "
+        f"The space holds {grouped(facts.points)} points, which are {grouped(facts.architectures)} different networks. "
+        f"Strategy {settings.strategy}, seed {settings.seed}."
+    )
+
+
+def network(machine: Any, best: Record | None) -> str:
+    """The size of the network found, a ``DenseMachine``."""
+    widths, edges = machine.partition.widths, machine.shortcuts.nonzero()
+    skips = sum(int(i) > int(j) + 1 for i, j in zip(*edges, strict=True))
+    said = (
+        f"{counted(widths[0], 'input')}, {counted(len(widths) - 2, 'hidden block')}, "
+        f"{counted(widths[-1], 'output')}, {counted(skips, 'shortcut')}; depth {machine.architecture.depth}, "
+        f"{counted(machine.parameter_count(), 'parameter')}, {counted(machine.flops(), 'FLOP')} a sample."
+    )
+    return f"{said} Trial {best.number}, learning rate {best.point.learning_rate:g}." if best else said
+
+
+def commands(settings: Settings, folder: Path) -> dict[str, str]:
+    """What to type to get the same run, and to go on with this one."""
+    flags = {
+        "--target": settings.target,
+        "--trials": settings.trials,
+        "--time": None if settings.seconds is None else f"{settings.seconds:g}",
+        "--seed": settings.seed,
+        "--strategy": settings.strategy,
+    }
+    words = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]
+    note = "Results repeat exactly on the same machine, with the same versions and number of threads."
+    if settings.seconds is not None:
+        note += " A search that ends by time may get further, or less far, on another day."
+    return {
+        "search": shlex.join(["machgraph", "search", settings.source, *words]),
+        "resume": shlex.join(["machgraph", "resume", str(folder)]),
+        "note": f"{note} All settings are in run.json.",
+    }
+
+
+def tables(settings: Settings, facts: Facts) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Settings and versions, by title."""
+    content = asdict(settings)
+    space, recipe = content.pop("space"), content.pop("recipe")
+    return [
+        ("Settings", _said(content)),
+        ("Space", _said(space)),
+        ("Recipe of the training", _said(recipe)),
+        ("Versions", _said(facts.versions)),
+    ]
+
+
+def _said(entries: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name.replace("_", " "), _value(value)) for name, value in entries.items()]
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_value, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,328 @@
+"""What a report says, that it is whole, and that names which users chose can do no harm in it."""
+
+import base64
+import hashlib
+import json
+import math
+import shlex
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import create_trial
+
+import machgraph as mg
+from machgraph.partition import shortcut_mask
+from search import report, wording
+from search.diagrams import Scale, block_diagram, loss_scale, machine_diagram, pages
+from search.point import Point, canonical, key
+from search.recipe import Recipe
+from search.run import BEST, Facts, Record, Row, Settings, write_leaderboard, write_run
+from search.space import Space
+from search.store import Generation, Store
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"'&{{ 7 * 7 }}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A search that never ran: points of a space drawn at random, and results made up."""
+
+    settings: Settings
+    facts: Facts
+    records: list[Record]
+    rows: list[Row]
+    machine: mg.DenseMachine
+
+    def page(self) -> str:
+        return report.render(self.settings, self.facts, self.records, self.rows, self.machine, Path("runs/made up"))
+
+
+def made_up(trials: int = 40, *, name: str = "digits", task: str = "classification", word: str = "tanh") -> Run:
+    space = Space(max_blocks=4, activations=("relu", word))
+    rng = np.random.default_rng(3)
+    classes = tuple(f"{word} {i}" for i in range(3)) if task == "classification" else ()
+    settings = Settings(name, word, None, 3, "evolution", trials, None, 8, space, Recipe())
+    facts = Facts(
+        name, task, 12, len(classes) or 1, classes, (f"the column '{word}' was left out", "100 rows"),
+        "0" * 64, space.count(), 4321, {"python": "3.11"},
+    )  # fmt: skip
+    records: list[Record] = []
+    for number in range(trials):
+        point = space.sample(rng)
+        name_of_run = key(point, seed=3, budget=60)
+        first = next((record for record in records if record.key == name_of_run), None)
+        if first is not None:
+            records.append(
+                replace(first, number=number, point=point, status="duplicate", epochs=0, seconds=0.0,
+                        duplicate_of=first.duplicate_of or first.number, curve=())
+            )  # fmt: skip
+            continue
+        status = ("complete", "stopped", "halved", "complete", "diverged")[number % 5]
+        epochs = {"complete": 60, "stopped": 41, "halved": 12, "diverged": 2}[status]
+        floor = 0.05 + 0.4 * rng.random()
+        curve = tuple(floor * (1 + 4 * math.exp(-epoch / 9)) for epoch in range(epochs))
+        loss = math.nan if status == "diverged" else min(curve)
+        curve = (*curve[:-1], math.inf) if status == "diverged" else curve
+        records.append(
+            Record(number, name_of_run, point, canonical(point), status, epochs, loss, 1 - loss / 4, 0.25, None, curve)
+        )
+    best = sorted((r for r in records if r.is_valid and r.duplicate_of is None), key=lambda r: r.loss)
+    sizes = facts.n_inputs, facts.n_outputs
+
+    def row(title: str, record: Record, test: float | None) -> Row:
+        p = record.canonical
+        trial = None if " " in title else record.number
+        return Row(title, trial, p, record.loss, record.score, test and 1 - test, test, p.depth,
+                   p.parameters(*sizes), p.flops(*sizes), record.seconds)  # fmt: skip
+
+    tests = {"winner": 0.9712, "second": None, "random (median of 5)": 0.9523, "plain MLP": 0.9801}
+    rows = [row(title, record, test) for (title, test), record in zip(tests.items(), best, strict=False)]
+    p = best[0].canonical
+    machine = mg.DenseMachine(
+        p.partition(*sizes).widths,
+        activation=("identity", *("relu" if a == word != "tanh" else a for a in p.activations), "identity"),
+        shortcuts=p.mask,
+    )
+    return Run(settings, facts, records, rows, machine)
+
+
+def saved(run: Run, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_run(folder, run.settings, run.facts)
+    trials = [create_trial(value=0.0) for _ in run.records]
+    Store(folder).append(trials, run.records, Generation(0, len(trials), 1.0))
+    write_leaderboard(folder, run.rows, run.facts)
+    mg.save(run.machine, folder / BEST)
+    return folder
+
+
+class Parsed(HTMLParser):
+    """The elements of a page, and the text of its scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[tuple[str | None, str]] = []
+        self._script: str | bool | None = False
+        self._style = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._style = tag == "style"
+        self._script = dict(attrs).get("type") if tag == "script" else False
+
+    def handle_endtag(self, tag: str) -> None:
+        self._script = self._style = False
+
+    def handle_data(self, data: str) -> None:
+        if self._script is False and not self._style:
+            self.texts.append(data)
+        elif self._script is not False:
+            self.scripts.append((self._script, data))  # type: ignore[arg-type]
+
+    @property
+    def data(self) -> dict:
+        (block,) = [text for kind, text in self.scripts if kind == "application/json"]
+        return json.loads(block, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_it_is_written_into_the_folder_of_a_run_and_again_the_same(tmp_path):
+    folder = saved(made_up(), tmp_path / "a run")
+    path = report.write(folder)
+    first = {file.name: file.read_bytes() for file in [path, *(folder / "pictures").iterdir()]}
+    assert set(first) == {
+        "report.html", "winner-graph.svg", "winner-graph.png", "winner-shortcuts.svg", "winner-shortcuts.png",
+        "history.svg",
+    }  # fmt: skip
+    assert shlex.join(["machgraph", "resume", str(folder)]) in " ".join(Parsed(path.read_text()).texts)
+    report.write(folder)
+    assert {file.name: file.read_bytes() for file in [path, *(folder / "pictures").iterdir()]} == first
+
+
+def test_every_trial_is_in_the_data_as_it_was_recorded():
+    run = made_up()
+    data = Parsed(run.page()).data
+    assert len(data["trials"]) == len(run.records)
+    for values, record in zip(data["trials"], run.records, strict=True):
+        trial = dict(zip(data["fields"], values, strict=True))
+        assert trial["number"] == record.number
+        assert data["statuses"][trial["status"]] == record.status
+        assert trial["duplicate_of"] == record.duplicate_of
+        assert trial["loss"] == (None if math.isnan(record.loss) else pytest.approx(record.loss, rel=1e-5))
+        assert trial["parameters"] == record.canonical.parameters(12, 3)
+        assert trial["widths"] == [12, *record.canonical.widths, 3]
+        mask = np.zeros((len(trial["widths"]),) * 2, dtype=bool)
+        for source, target in trial["edges"]:
+            mask[target, source] = True
+        assert (mask == record.canonical.mask).all()
+    assert {record.status for record in run.records} == set(data["statuses"]), "the made-up run has every status"
+    assert data["winner"] == run.rows[0].trial
+
+
+def test_the_head_says_what_the_winner_and_its_rivals_reach():
+    text = " ".join(" ".join(Parsed(made_up().page()).texts).split())
+    assert (
+        "answers 97.12 % of the held-out rows right. Its rivals: random (median of 5) 95.23 %, plain MLP 98.01 %."
+        in text
+    )
+    assert "1.89 points below the winner" in text
+    assert "0.89 points above the winner" in text
+
+
+def test_regression_is_told_in_its_own_words():
+    run = made_up(task="regression")
+    text = " ".join(Parsed(run.page()).texts)
+    assert "an R² of 0.971 on the held-out rows" in text
+    assert "%" not in text
+    assert Parsed(run.page()).data["score"] == "R²"
+
+
+def test_nothing_is_asked_of_the_network():
+    page = Parsed(made_up().page())
+    (policy,) = [a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none';")
+    for tag, attributes in page.elements:
+        assert tag not in {"iframe", "img", "object", "embed", "base"}
+        for name in ("href", "src", "srcset", "action", "poster", "data"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), f"<{tag} {name}>"
+        assert not any(name.startswith("on") for name in attributes)
+
+
+def test_only_the_one_script_may_run():
+    page = Parsed(made_up().page())
+    (policy,) = [a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    (script,) = [text for kind, text in page.scripts if kind is None]
+    assert f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
+
+
+def test_names_that_users_chose_are_text_wherever_they_stand():
+    plain, hostile = made_up(), made_up(name=HOSTILE, word=HOSTILE)
+    hostile = replace(hostile, rows=[replace(row, name=f"{row.name} {HOSTILE}") for row in hostile.rows])
+    page = Parsed(hostile.page())
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("script") == [tag for tag, _ in Parsed(plain.page()).elements].count("script") == 2
+    assert "img" not in tags
+    assert "alert" not in "".join(text for kind, text in page.scripts if kind is None)
+    assert HOSTILE in "".join(page.texts), "shown as it is"
+    assert any(HOSTILE in values[page.data["fields"].index("network")] for values in page.data["trials"])
+
+
+def test_a_run_that_has_not_ended_is_reported_as_such():
+    run = replace(made_up(), rows=[])
+    text = " ".join(Parsed(run.page()).texts)
+    assert "has not come to its end" in text
+    assert "machgraph resume 'runs/made up'" in text
+
+
+def test_a_run_without_a_network_is_refused_with_what_to_do(tmp_path):
+    folder = saved(made_up(3), tmp_path / "run")
+    (folder / BEST).unlink()
+    with pytest.raises(ValueError, match=r"has no best.machgraph yet: .*machgraph resume"):
+        report.write(folder)
+    with pytest.raises(FileNotFoundError, match="no run is in"):
+        report.write(tmp_path / "nothing")
+
+
+def test_the_command_gives_the_same_settings_again():
+    settings = replace(made_up(name="my data.csv").settings, target="the $price", seconds=90.0)
+    words = shlex.split(wording.commands(settings, Path("runs/x"))["search"])
+    assert words[:3] == ["machgraph", "search", "my data.csv"]
+    flags = dict(zip(words[3::2], words[4::2], strict=True))
+    assert flags == {
+        "--target": "the $price", "--trials": "40", "--time": "90", "--seed": "3", "--strategy": "evolution",
+    }  # fmt: skip
+
+
+# --- diagrams --------------------------------------------------------------------------------------------------------
+
+ARCS = st.integers(2, 9).flatmap(lambda n: st.sets(st.sampled_from(list(combinations(range(n), 2)))))
+
+
+def crossings(arcs) -> int:
+    return sum(a < c < b < d or c < a < d < b for (a, b), (c, d) in combinations(arcs, 2))
+
+
+@given(ARCS)
+def test_two_sides_leave_at_most_half_of_the_crossings(arcs):
+    side = pages(arcs)
+    assert set(side) == arcs
+    assert 2 * sum(crossings([arc for arc in arcs if side[arc] == s]) for s in (1, -1)) <= crossings(arcs)
+
+
+@given(st.integers(2, 7), st.randoms(use_true_random=False), st.booleans())
+def test_a_block_diagram_has_every_block_and_edge_within_its_frame(n, random, down):
+    mask = np.tri(n, k=-1, dtype=bool) & np.array([[random.random() < 0.5 for _ in range(n)] for _ in range(n)])
+    widths = [random.randint(1, 500) for _ in range(n)]
+    diagram = block_diagram(widths, ["relu"] * n, mask, down=down)
+    assert {(int(line.target), int(line.source)) for line in diagram.lines} == set(zip(*np.nonzero(mask), strict=True))
+    assert all(line.shortcut == (int(line.target) > int(line.source) + 1) for line in diagram.lines)
+    boxes = {box.key: box for box in diagram.boxes}
+    assert list(boxes) == [str(i) for i in range(n)]
+    for box in diagram.boxes:
+        assert diagram.left <= box.x - box.width / 2
+        assert box.x + box.width / 2 <= diagram.left + diagram.width
+        assert diagram.top <= box.y - box.height / 2
+        assert box.y + box.height / 2 <= diagram.top + diagram.height
+    for a, b in combinations(diagram.boxes, 2):
+        assert abs(a.x - b.x) >= (a.width + b.width) / 2 or abs(a.y - b.y) >= (a.height + b.height) / 2
+    for line in diagram.lines:
+        target, (x, y) = boxes[line.target], map(float, line.head.split()[0].split(","))
+        inside = max(abs(x - target.x) - target.width / 2, abs(y - target.y) - target.height / 2)
+        assert abs(inside) < 0.1, "the tip of an arrow is on the border of the block that it enters"
+
+
+def test_a_block_says_what_it_hears_and_feeds():
+    mask = shortcut_mask([[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0]], 4)
+    boxes = block_diagram((8, 16, 32, 2), ("identity", "relu", "tanh", "identity"), mask, down=False).boxes
+    assert [box.says for box in boxes] == [
+        "Input: 8 features; feeds block 1 and block 2.",
+        "Block 1: 16 units, relu; hears the input, feeds block 2 and the output.",
+        "Block 2: 32 units, tanh; hears the input and block 1, feeds the output.",
+        "Output: 2 units; hears block 1 and block 2.",
+    ]
+
+
+def test_a_machine_diagram_is_the_dependency_graph():
+    graph = mg.DenseMachine((3, 4, 4, 2)).architecture.graph
+    for down in (False, True):
+        diagram = machine_diagram(graph, down=down)
+        assert {(line.source, line.target) for line in diagram.lines} == set(graph.edges)
+        places = {box.key: box.y if down else box.x for box in diagram.boxes}
+        assert all(places[a] < places[b] for a, b in graph.edges)
+    (w2,) = [box for box in diagram.boxes if box.key == "w_2"]
+    assert w2.says == "w₂, level 4: reads z₀ and z₁, writes y₂; hears σ₀ and σ₁, feeds σ₂."
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=30))
+def test_lower_losses_stand_lower_and_ticks_are_on_the_scale(losses):
+    scale = loss_scale(losses)
+    places = [scale(loss) for loss in sorted(losses)]
+    assert places == sorted(places, reverse=True)
+    assert all(0 <= place <= 1000 for place in places)
+    assert places[0] > scale(math.nan) == scale(math.inf) == 0
+    assert all(scale.low <= tick <= scale.high or tick == pytest.approx(scale.low) for tick in scale.ticks)
+    assert len(scale.ticks) <= 14
+
+
+def test_a_scale_of_equal_numbers_still_has_room():
+    scale = loss_scale([0.5, 0.5, math.nan])
+    assert scale.low < 0.5 < scale.high
+    assert Scale(0, 4)(1) == 250
+
+
+def test_a_point_of_no_hidden_block_can_be_shown():
+    run = made_up()
+    linear = Point((), (), ((False, False), (True, False)), 1e-3)
+    machine = mg.DenseMachine((12, 3), activation="identity", shortcuts=linear.mask)
+    assert "no hidden blocks" in replace(run, machine=machine).page()
