@@ -60,7 +60,7 @@ def history(records: Sequence[Record], rival: Row | None = None, ax: Axes | None
     ax.set_ylabel("validation loss")
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, fontsize=8, loc="upper right")
+        ax.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))  # beside no dot
     return ax
 
 

@@ -84,7 +84,7 @@ for (const cell of $$("[data-glyph]")) cell.prepend(glyph(JSON.parse(cell.datase
 const digits = (n) => new Intl.NumberFormat("en", { maximumSignificantDigits: n });
 const [three, four] = [digits(3), digits(4)], whole = new Intl.NumberFormat("en");
 const formats = {
-  score: (v) => (data.percent ? `${(100 * v).toFixed(2)} %` : v.toFixed(3)),
+  score: (v) => (data.percent ? `${(100 * v).toFixed(2)} %` : v.toFixed(4).replace("-", "−")),
   loss: (v) => four.format(v),
   learning_rate: (v) => three.format(v),
   seconds: (v) => `${v < 10 ? three.format(Math.round(v * 100) / 100) : whole.format(Math.round(v))} s`,
@@ -92,7 +92,7 @@ const formats = {
 const text = (key, value) => (value === null ? "–" : (formats[key] ?? ((v) => whole.format(v)))(value));
 
 // --- the table of all trials: rows are made as they are scrolled to ------------------------------------------------
-const CHUNK = 80;
+const CHUNK = 80, collator = new Intl.Collator("en", { numeric: true });
 const trials = data.trials.map((values) => Object.fromEntries(data.fields.map((name, i) => [name, values[i]])));
 for (const trial of trials) {
   trial.words = `${trial.number} ${data.statuses[trial.status]} ${trial.network}`.toLowerCase();
@@ -141,7 +141,7 @@ function compare(a, b) {
   let [x, y] = [a[sorting.key], b[sorting.key]];
   if (sorting.key === "status") [x, y] = [data.statuses[x], data.statuses[y]];
   if (x === null || y === null) return (x === null) - (y === null) || a.number - b.number; // what is missing comes last
-  const order = typeof x === "string" ? x.localeCompare(y, "en", { numeric: true }) : x - y;
+  const order = typeof x === "string" ? collator.compare(x, y) : x - y;
   return sorting.sign * order || a.number - b.number;
 }
 function refresh() {

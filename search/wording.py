@@ -35,7 +35,7 @@ def score_text(facts: Facts, score: float | None) -> str:
     """Accuracy in percent, R² as it is; a dash for what is not there."""
     if score is None or not math.isfinite(score):
         return "–"
-    return f"{100 * score:.2f} %" if facts.task == "classification" else f"{score:.3f}".replace("-", "−")
+    return f"{100 * score:.2f} %" if facts.task == "classification" else f"{score:.4f}".replace("-", "−")
 
 
 def loss_text(loss: float | None) -> str:
@@ -87,7 +87,7 @@ def _gap(facts: Facts, winner: Row, row: Row) -> str:
     if winner.test_score is None or row.test_score is None:
         return ""
     gap = row.test_score - winner.test_score
-    size = f"{100 * abs(gap):.2f} points" if facts.task == "classification" else f"{abs(gap):.3f}"
+    size = f"{100 * abs(gap):.2f} points" if facts.task == "classification" else f"{abs(gap):.4f}"
     return f"{size} {'above' if gap > 0 else 'below'} the winner" if float(size.split()[0]) else "as good as the winner"
 
 
@@ -119,10 +119,12 @@ def commands(settings: Settings, folder: Path) -> dict[str, str]:
     """What to type to get the same run, and to go on with this one."""
     flags = {
         "--target": settings.target,
+        "--task": settings.task,
         "--trials": settings.trials,
         "--time": None if settings.seconds is None else f"{settings.seconds:g}",
         "--seed": settings.seed,
         "--strategy": settings.strategy,
+        "--population": settings.population,
     }
     words = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]
     note = "Results repeat exactly on the same machine, with the same versions and number of threads."

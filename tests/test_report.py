@@ -183,7 +183,7 @@ def test_the_head_says_what_the_winner_and_its_rivals_reach():
 def test_regression_is_told_in_its_own_words():
     run = made_up(task="regression")
     text = " ".join(Parsed(run.page()).texts)
-    assert "an R² of 0.971 on the held-out rows" in text
+    assert "an R² of 0.9712 on the held-out rows" in text
     assert "%" not in text
     assert Parsed(run.page()).data["score"] == "R²"
 
@@ -235,12 +235,13 @@ def test_a_run_without_a_network_is_refused_with_what_to_do(tmp_path):
 
 
 def test_the_command_gives_the_same_settings_again():
-    settings = replace(made_up(name="my data.csv").settings, target="the $price", seconds=90.0)
+    settings = replace(made_up(name="my data.csv").settings, target="the $price", task="regression", seconds=90.0)
     words = shlex.split(wording.commands(settings, Path("runs/x"))["search"])
     assert words[:3] == ["machgraph", "search", "my data.csv"]
     flags = dict(zip(words[3::2], words[4::2], strict=True))
     assert flags == {
-        "--target": "the $price", "--trials": "40", "--time": "90", "--seed": "3", "--strategy": "evolution",
+        "--target": "the $price", "--task": "regression", "--trials": "40", "--time": "90",
+        "--seed": "3", "--strategy": "evolution", "--population": "8",
     }  # fmt: skip
 
 

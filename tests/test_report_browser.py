@@ -190,4 +190,4 @@ def test_of_two_thousand_trials_only_some_rows_are_made_at_first(visit, tmp_path
     before = page.locator("#table tbody tr").count()
     assert before < 500
     page.locator(".tall-list").evaluate("box => box.scrollTop = box.scrollHeight")
-    page.locator("#table tbody tr").nth(before).wait_for(state="attached")  # the page's policy forbids wait_for_function
+    page.locator("#table tbody tr").nth(before).wait_for(state="attached")  # wait_for_function is against its policy
