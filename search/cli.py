@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from search.run import Facts, Settings
     from search.study import Event, Result
@@ -30,10 +30,10 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, as ru
 Place = Annotated[Path, typer.Argument(metavar="RUN|FILE", help="Folder of a run, or a .machgraph file.")]
 
 
-def main() -> None:
+def main(arguments: "Sequence[str] | None" = None) -> None:
     """Run the command line; bad input ends in one sentence and exit code 2, a bug in its traceback."""
     try:
-        app()
+        app(arguments, prog_name="machgraph")
     except BrokenPipeError:  # as by | head: whoever read has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -85,14 +85,14 @@ def search(
     task: Annotated[
         str | None, typer.Option(help="classification or regression; inferred from the target if not given.")
     ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="End after so many trials.")] = None,
+    trials: Annotated[int | None, typer.Option(help="End after so many trials.")] = None,
     time: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help=f"End after so much searching; {SECONDS:.0f} if no limit is given."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed and --trials give the same result.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed and --trials give the same result.")] = 0,
     strategy: Annotated[str, typer.Option(metavar="NAME", help="evolution, tpe, nsga2 or random.")] = "evolution",
-    population: Annotated[int, typer.Option(min=1, help="Candidates trained together.")] = 8,
+    population: Annotated[int, typer.Option(help="Candidates trained together.")] = 8,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/NAME if not given.")] = None,
 ) -> None:
     """Search an architecture on DATA, compare it with rivals, and write the run's folder.
@@ -126,7 +126,7 @@ def search(
 @app.command()
 def resume(
     run: Run,
-    trials: Annotated[int | None, typer.Option(min=1, help="So many trials more, whatever the limits were.")] = None,
+    trials: Annotated[int | None, typer.Option(help="So many trials more, whatever the limits were.")] = None,
     time: Annotated[float | None, typer.Option(metavar="SECONDS", help="So much searching more.")] = None,
 ) -> None:
     """Go on with a search that was stopped, exactly as it would have gone on; or extend one that has ended.

@@ -34,7 +34,7 @@ def terminal() -> Console:
 def labelled(lines: Iterable[tuple[str, RenderableType]]) -> Table:
     """Lines with a label in front; strings are shown as they are, brackets and all."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style=LABEL, width=9)
+    table.add_column(style=LABEL, min_width=9)
     table.add_column(overflow="fold")
     for label, content in lines:
         table.add_row(label, Text(content) if isinstance(content, str) else content)
@@ -70,7 +70,7 @@ def shown(console: Console, facts: Facts, epochs: int) -> Iterator[Callable[[Eve
     if not console.is_terminal:
         yield lambda event: _print_generation(console, event, facts)
         return
-    with Live(console=console, refresh_per_second=8, transient=True) as live:
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
         yield lambda event: live.update(_status(event, facts, epochs))
 
 
@@ -114,7 +114,7 @@ def stopped(folder: Path, event: Event | None) -> str:
 def leaderboard(rows: Sequence[Row], facts: Facts) -> RenderableType:
     """The rows as a table of at most 80 columns, and what they mean."""
     score = "acc." if facts.task == "classification" else "R²"
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style=LABEL)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style=LABEL)
     table.add_column("")
     table.add_column("hidden\nblocks", overflow="fold", max_width=16)
     names = (
@@ -160,7 +160,7 @@ def _status(event: Event, facts: Facts, epochs: int) -> RenderableType:
     share, left = _share(event)
     bar = Table.grid(padding=(0, 2, 0, 0))
     count = f"{event.done} of {event.trials}" if event.trials is not None else f"{event.done} done"
-    bar.add_row(count, ProgressBar(total=1.0, completed=share, width=34), left)
+    bar.add_row(count, ProgressBar(1.0, share, width=34, complete_style=LABEL, finished_style=LABEL), left)
     now = {
         "proposing": "choosing what to try next",
         "training": f"training {event.running} candidates as one, epoch {event.epoch} of {epochs}",

@@ -226,7 +226,10 @@ def read_records(folder: str | os.PathLike[str]) -> list[Record]:
     from search.store import Store
 
     _run_file(folder)
-    return [stored.record for stored in Store(Path(folder)).read()] if Path(folder, STUDY).exists() else []
+    if not Path(folder, STUDY).exists():
+        return []
+    with Store(Path(folder)) as store:
+        return [stored.record for stored in store.read()]
 
 
 def write_ledger(folder: str | os.PathLike[str], records: Iterable[Record], facts: Facts) -> None:

@@ -62,11 +62,11 @@ def describe(machine: "DenseMachine") -> list[tuple[str, str]]:
     return [
         ("machine", f"blocks {blocks}, {machine.parameter_count():,} parameters, {machine.flops():,} FLOPs a sample"),
         ("σ", ", ".join(activation.name for activation in machine.activation)),
-        ("shortcuts", ", ".join(edges) or "none: every block hears the one before, at most"),
+        ("shortcuts", ", ".join(edges) or "none"),
         ("order", " ".join(architecture.order)),
-        ("levels", "\n".join(f"{i}: {', '.join(names)}" for i, names in enumerate(architecture.levels, 1))),
+        ("levels", " → ".join(", ".join(names) for names in architecture.levels)),
         ("depth", str(architecture.depth)),
-        ("V_0 ... V_d", " ⊇ ".join(map(str, sizes)) + " components"),
+        ("cofiltration", " ⊇ ".join(map(str, sizes)) + " components"),
     ]
 
 

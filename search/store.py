@@ -79,7 +79,7 @@ def _told(folder: Path) -> Iterator[None]:
 
 
 class Store:
-    """The file ``study.db`` of a run, which is made when it is missing.
+    """The file ``study.db`` of a run, which is made when it is missing; leaving its context closes it.
 
     Parameters
     ----------
@@ -94,8 +94,15 @@ class Store:
         self._folder = folder
         url = URL.create("sqlite", database=str(folder / STUDY)).render_as_string(hide_password=False)
         with _told(folder):
-            storage = optuna.storages.RDBStorage(url)
-            self._study = optuna.create_study(storage=storage, study_name=NAME, load_if_exists=True)
+            self._storage = optuna.storages.RDBStorage(url)
+            self._study = optuna.create_study(storage=self._storage, study_name=NAME, load_if_exists=True)
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     def read(self) -> list[Stored]:
         """All finished trials, by number."""

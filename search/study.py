@@ -111,7 +111,8 @@ def run(
         refuse_used(folder)
         facts = facts_of(dataset, settings)
         write_run(folder, settings, facts)
-        return _Driver(settings, facts, dataset, folder, on_event).search()
+        with Store(folder) as store:
+            return _Driver(settings, facts, dataset, folder, store, on_event).search()
 
 
 def resume(
@@ -132,18 +133,20 @@ def resume(
     Raises
     ------
     FileNotFoundError : no run is there, or its data are gone.
-    ValueError : the data have changed, or this version proposes other trials than the one that began the search.
+    ValueError : the data have changed, ``trials`` or ``seconds`` is not positive, or this version proposes other trials than the one that began the search.
     BlockingIOError : another process searches there.
     OSError : the folder can't be written, or the disk is full; finished generations are kept.
     """
     folder = Path(folder)
     settings, facts = read_settings(folder), read_facts(folder)
+    if trials is not None or seconds is not None:
+        replace(settings, trials=trials, seconds=seconds)  # refuses what is not positive
     dataset = load(settings.source, settings.target, settings.seed, task=settings.task)  # type: ignore[arg-type]
     if fingerprint(dataset) != facts.fingerprint:
         raise ValueError(f"{settings.source} has changed since {folder} was begun: put it back, or start a new search")
-    with only_writer(folder):
+    with only_writer(folder), Store(folder) as store:
         if trials is not None or seconds is not None:
-            stored = Store(folder).read()
+            stored = store.read()
             elapsed = stored[-1].generation.elapsed if stored else 0.0
             settings = replace(
                 settings,
@@ -151,7 +154,7 @@ def resume(
                 seconds=None if seconds is None else elapsed + seconds,
             )
             write_run(folder, settings, facts)
-        return _Driver(settings, facts, dataset, folder, on_event).search()
+        return _Driver(settings, facts, dataset, folder, store, on_event).search()
 
 
 def facts_of(dataset: Dataset, settings: Settings) -> Facts:
@@ -187,10 +190,12 @@ def fingerprint(dataset: Dataset) -> str:
 class _Driver:
     """The study in memory, which the sampler sees, beside the stored one."""
 
-    def __init__(self, settings: Settings, facts: Facts, dataset: Dataset, folder: Path, on_event: Listener) -> None:
-        self.settings, self.facts, self.dataset, self.folder, self.on_event = settings, facts, dataset, folder, on_event
-        self.store = Store(folder)
-        stored = self.store.read()
+    def __init__(
+        self, settings: Settings, facts: Facts, dataset: Dataset, folder: Path, store: Store, on_event: Listener
+    ) -> None:
+        self.settings, self.facts, self.dataset = settings, facts, dataset
+        self.folder, self.store, self.on_event = folder, store, on_event
+        stored = store.read()
         whole = [s for s in stored if s.generation.first + s.generation.size <= len(stored)]
         self.cut = stored[len(whole) :]  # of a generation that was not stored to its end
         self.records = [s.record for s in whole]

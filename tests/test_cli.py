@@ -1,0 +1,306 @@
+"""The command line as a user meets it: what it prints, writes and refuses."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+
+import machgraph as mg
+from machgraph.io import load, load_metadata, save
+from search import cli, study
+from search.encoder import Encoder
+from search.run import read_leaderboard, read_records, read_settings
+
+MACHGRAPH = [sys.executable, "-m", "search.cli"]
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def surroundings():
+    threads, verbosity = torch.get_num_threads(), optuna.logging.get_verbosity()
+    yield
+    torch.set_num_threads(threads)
+    optuna.logging.set_verbosity(verbosity)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def machgraph(capsys, *arguments):
+    """Exit code, standard output and standard error of the command line, in this process."""
+    code = 0
+    try:
+        cli.main(list(map(str, arguments)))
+    except SystemExit as end:
+        code = end.code or 0
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def write_signs(path, rows=60, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 2))
+    labels = np.where(x[:, 0] * x[:, 1] > 0, "same", "other")
+    lines = ["a,b,sign", *(f"{a:.5f},{b:.5f},{label}" for (a, b), label in zip(x, labels, strict=True))]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run by the real command: its folder, and what it printed."""
+    place = tmp_path_factory.mktemp("finished")
+    write_signs(place / "signs.csv")
+    command = [*MACHGRAPH, "search", "signs.csv", "--target", "sign", "--trials", "8", "--population", "4"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    ended = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    return place / "runs" / "signs", ended.stdout
+
+
+# ---- a search that ends ---------------------------------------------------------------------------------------------
+
+
+def test_search_writes_the_runs_folder(finished):
+    folder, _ = finished
+    names = {path.name for path in folder.iterdir()}
+    assert {"run.json", "study.db", "ledger.csv", "leaderboard.csv", "best.machgraph", "report.html"} <= names
+    assert len(read_records(folder)) == 8
+    assert read_settings(folder).source == str(folder.parents[1] / "signs.csv")  # found again from anywhere
+
+
+def test_search_tells_data_space_leaderboard_and_what_to_type_next(finished):
+    folder, out = finished
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert max(map(len, lines)) <= 120  # progress is not cut; the rest:
+    assert all(len(line) <= 80 for line in lines if "best so far" not in line)
+    assert lines[0].startswith("data       signs: 60 rows, 2 columns used")
+    assert any(re.search(r"^\s+[\d,]+ points, of which [\d,]+ are different", line) for line in lines)
+    assert [line.split(",")[0] for line in lines if "best so far" in line] == ["4 trials", "8 trials"]
+    rows = read_leaderboard(folder)
+    for row in rows:
+        (line,) = [line for line in lines if line.startswith(row.name.split(" (")[0] + " ") and "." in line.split()[-1]]
+        assert f"{row.loss:.4f}" in line
+        assert (f"{row.test_score:.4f}" if row.test_score is not None else "") in line
+    assert lines[-1] == f"next: machgraph show {folder.relative_to(folder.parents[1])}"
+
+
+def test_same_command_gives_the_same_search_and_never_overwrites(finished, folder, capsys):
+    arguments = ["search", finished[0].parents[1] / "signs.csv", "--target", "sign", "--trials", 8, "--population", 4]
+    assert machgraph(capsys, *arguments, "--out", "again")[0] == 0
+    keys = [[record.key for record in read_records(run)] for run in (finished[0], folder / "again")]
+    assert keys[0] == keys[1]
+    before = (folder / "again" / "study.db").read_bytes()
+    code, _, err = machgraph(capsys, *arguments, "--out", "again")
+    assert code == 2
+    assert err == (
+        "machgraph: again already holds a run: go on with it by machgraph resume again, "
+        "or give another folder with --out\n"
+    )
+    assert (folder / "again" / "study.db").read_bytes() == before
+
+
+def test_interrupt_says_what_is_kept_and_how_to_go_on(finished, folder, capsys, monkeypatch):
+    real = study.train
+
+    def train(points, dataset, recipe, seed, progress):
+        if len(read_records("signs")) == 4:
+            raise KeyboardInterrupt
+        return real(points, dataset, recipe, seed, progress)
+
+    write_signs(folder / "signs.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "train", train)
+        command = ("search", "signs.csv", "--target", "sign", "--trials", 8, "--population", 4, "--out", "signs")
+        code, _, err = machgraph(capsys, *command)
+    assert code == 130
+    assert err == (
+        "Stopped: 4 trials are kept in signs, the 4 in training are lost. Go on with: machgraph resume signs\n"
+    )
+    code, out, _ = machgraph(capsys, "resume", "signs")
+    assert code == 0
+    assert "next: machgraph show signs" in out
+    keys = [[record.key for record in read_records(run)] for run in (finished[0], "signs")]
+    assert keys[0] == keys[1]
+
+
+def test_resume_extends_and_report_rewrites(folder, capsys):
+    write_signs(folder / "signs.csv")
+    machgraph(capsys, "search", "signs.csv", "--target", "sign", "--trials", 2, "--population", 2)
+    assert machgraph(capsys, "resume", "runs/signs", "--trials", 2)[0] == 0
+    assert len(read_records("runs/signs")) == 4
+    page = folder / "runs" / "signs" / "report.html"
+    page.unlink()
+    assert machgraph(capsys, "report", "runs/signs") == (0, "runs/signs/report.html\n", "")
+    assert page.exists()
+
+
+# ---- what is done with the winner -----------------------------------------------------------------------------------
+
+
+def test_predict_gives_the_machines_own_answers_from_its_file_alone(finished, folder, capsys):
+    write_signs(folder / "new.csv", rows=20, seed=1)
+    (folder / "moved.machgraph").write_bytes((finished[0] / "best.machgraph").read_bytes())
+    code, out, err = machgraph(capsys, "predict", "moved.machgraph", "new.csv")
+    assert (code, err) == (0, "")
+    assert out == machgraph(capsys, "predict", finished[0], "new.csv")[1]
+    header, *lines = list(csv.reader(io.StringIO(out)))
+    assert header == ["sign", "p(other)", "p(same)"]
+    machine, metadata = load(finished[0] / "best.machgraph"), load_metadata(finished[0] / "best.machgraph")
+    encoder = Encoder.from_json(metadata["encoder"])
+    with torch.no_grad():
+        outputs = machine.output(machine(torch.from_numpy(encoder.encode("new.csv"))))
+    assert [line[0] for line in lines] == [encoder.classes[i] for i in outputs.argmax(1)]
+    expected = torch.softmax(outputs.double(), dim=1).numpy()
+    np.testing.assert_allclose([[float(cell) for cell in line[1:]] for line in lines], expected, rtol=1e-6)
+
+
+def test_regression_predicts_numbers_in_the_unit_of_the_target(folder, capsys):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 2))
+    y = 1000 + 50 * x[:, 0] - 20 * x[:, 1]
+    lines = ["a,b,price", *(f"{a},{b},{c}" for (a, b), c in zip(x, y, strict=True))]
+    (folder / "prices.csv").write_text("\n".join(lines))
+    code, out, _ = machgraph(capsys, "search", "prices.csv", "--target", "price", "--trials", 4, "--population", 4)
+    assert code == 0
+    assert "R²" in out
+    code, out, _ = machgraph(capsys, "predict", "runs/prices", "prices.csv")
+    header, *lines = out.splitlines()
+    assert header == "price"
+    assert np.corrcoef(np.array(lines, dtype=float), y)[0, 1] > 0.9
+    assert abs(np.mean(np.array(lines, dtype=float)) - y.mean()) < 25
+
+
+def test_show_draws_a_run_a_saved_machine_and_a_description(finished, folder, capsys):
+    (folder / "net.json").write_text('{"widths": [4, 3, 3, 2], "activation": "tanh", "shortcuts": null}')
+    save(mg.DenseMachine((4, 3, 3, 2), activation="tanh"), "net.machgraph")
+    told = []
+    for place, picture in ((finished[0], "run.svg"), ("net.json", "net.svg"), ("net.machgraph", "other.png")):
+        code, out, err = machgraph(capsys, "show", place, "--out", picture)
+        assert (code, err) == (0, "")
+        assert (folder / picture).stat().st_size > 1000
+        told.append(re.sub(r"picture .*", "", out))
+    assert told[1] == told[2]
+    assert "4-3-3-2" in told[1]
+    assert "0 → 2, 0 → 3, 1 → 3" in told[1]
+    assert "σ_0 w_1 σ_1 w_2 σ_2 w_3 σ_3" in told[1]
+    assert "7 ⊇ 6 ⊇ 5 ⊇ 4 ⊇ 3 ⊇ 2 ⊇ 1 ⊇ 0" in " ".join(told[1].split()) or "⊇ 0 components" in told[1]
+    first = (folder / "net.svg").read_bytes()
+    machgraph(capsys, "show", "net.json")
+    assert (folder / "net.svg").read_bytes() == first
+
+
+# ---- help and errors ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["search", "resume", "report", "show", "predict"])
+def test_help_is_a_page_with_an_example(capsys, command):
+    code, out, _ = machgraph(capsys, command, "--help")
+    assert code == 0
+    assert f"Example: machgraph {command}" in out
+    assert len(out.splitlines()) < 50
+
+
+def test_help_and_version_load_nothing_heavy():
+    program = (
+        "import sys\nfrom search.cli import main\n"
+        "for arguments in (['--help'], ['search', '--help'], ['--version']):\n"
+        "    try: main(arguments)\n"
+        "    except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'optuna', 'matplotlib', 'numpy', 'sklearn', 'polars', 'networkx'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == f"machgraph {mg.__version__}"
+
+
+@pytest.fixture
+def mistakes(folder):
+    """Files with which users go wrong."""
+    write_signs(folder / "signs.csv")
+    write_signs(folder / "runs.csv")
+    (folder / "empty.csv").write_text("")
+    (folder / "notes.txt").write_text("hello")
+    (folder / "broken.json").write_text('{"widths": [4,')
+    (folder / "wrong.json").write_text('{"width": [4, 2]}')
+    (folder / "other.csv").write_text("a,c\n1,2\n")
+    (folder / "occupied").mkdir()
+    (folder / "occupied" / "thesis.tex").write_text("")
+    save(mg.DenseMachine((2, 2)), "plain.machgraph")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("search digit", "no bundled data set is called 'digit' (did you mean 'digits'?)"),
+        ("search nothing.csv --target y", "file not found: nothing.csv"),
+        ("search notes.txt --target y", "give a .csv or a .parquet file"),
+        ("search empty.csv --target y", "is empty"),
+        ("search signs.csv", "needs a target"),
+        ("search signs.csv --target sing", "'sing' is not a column of"),
+        ("search signs.csv --target sign --task ranking", "it is classification or regression"),
+        ("search signs.csv --target sign --task regression", "regression needs numbers"),
+        ("search signs.csv --target sign --strategy evolve", "did you mean 'evolution'"),
+        ("search signs.csv --target sign --time -1", "the time must be positive"),
+        ("search signs.csv --target sign --time nan", "the time must be positive"),
+        ("search signs.csv --target sign --trials 0", "got trials=0: it must be at least 1"),
+        ("search signs.csv --target sign --trials many", "'many' is not a valid int"),
+        ("resume {run} --trials -3", "got trials=-3: it must be at least 1"),
+        ("resume {run} --time 0", "the time must be positive"),
+        ("search signs.csv --target sign --out occupied", "occupied is there already and is no run"),
+        ("search signs.csv --target sign --out signs.csv", "signs.csv is there already and is no run"),
+        ("search signs.csv --target sign --out notes.txt/run", "Not a directory"),
+        ("search", "Missing argument"),
+        ("resume runs/none", "no run is in runs/none"),
+        ("resume signs.csv", "no run is in signs.csv"),
+        ("report occupied", "no run is in occupied"),
+        ("show nowhere", "nowhere is not there"),
+        ("show occupied", "no run is in occupied"),
+        ("show broken.json", "is not JSON"),
+        ("show wrong.json", "it must hold widths"),
+        ("show signs.csv", "is not a machgraph file"),
+        ("show plain.machgraph --out net.doc", "the name of a picture ends in one of"),
+        ("predict plain.machgraph signs.csv", "was saved without an encoder"),
+        ("predict {run} other.csv", "column 'b' is missing"),
+        ("predict {run} none.csv", "file not found"),
+    ],
+)
+def test_bad_input_ends_in_a_sentence(mistakes, finished, capsys, command, sentence):
+    before = sorted(mistakes.rglob("*"))
+    code, out, err = machgraph(capsys, *command.format(run=finished[0]).split())
+    assert code == 2
+    assert sentence in " ".join(err.replace("│", " ").split())
+    assert "Traceback" not in err
+    assert out == "" or not command.startswith("predict")
+    assert sorted(mistakes.rglob("*")) == before  # nothing is left behind
+
+
+def test_bug_shows_its_traceback(finished, capsys, monkeypatch):
+    def broken(*_):
+        return np.zeros(3).reshape(2, 2)  # a ValueError, but none of ours
+
+    monkeypatch.setattr(Encoder, "encode", broken)
+    with pytest.raises(ValueError, match="cannot reshape"):
+        machgraph(capsys, "predict", finished[0], finished[0].parents[1] / "signs.csv")
+
+
+def test_bundled_data_need_no_target(folder, capsys):
+    command = ("search", "diabetes", "--trials", 2, "--population", 2, "--seed", 3, "--strategy", "random")
+    assert machgraph(capsys, *command)[0] == 0
+    settings = json.loads((folder / "runs" / "diabetes" / "run.json").read_text())["settings"]
+    assert (settings["source"], settings["seed"], settings["strategy"]) == ("diabetes", 3, "random")

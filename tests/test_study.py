@@ -1,0 +1,394 @@
+"""The driver: exact after every interruption, never training anything twice, deaf to the held-out part."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+from sqlalchemy import event
+
+from machgraph.io import load as load_machine
+from machgraph.io import load_metadata
+from search import rivals, study
+from search.data import Part, load
+from search.point import canonical, key
+from search.population import evaluate
+from search.recipe import Recipe
+from search.run import (
+    BEST,
+    LEDGER,
+    STUDY,
+    Settings,
+    read_facts,
+    read_leaderboard,
+    read_records,
+    read_settings,
+    write_run,
+)
+from search.space import Space
+from search.store import Store, only_writer
+
+SPACE = Space(max_blocks=2, widths=(2, 4), activations=("tanh", "relu"), learning_rates=(1e-2, 3e-2))
+RECIPE = Recipe(epochs=3, batch_size=16, patience=2, rungs=(1,))
+STRATEGIES = ("random", "tpe", "nsga2", "evolution")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet():
+    threads, verbosity = torch.get_num_threads(), optuna.logging.get_verbosity()
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield
+    torch.set_num_threads(threads)
+    optuna.logging.set_verbosity(verbosity)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3))
+    labels = np.where(x[:, 0] * x[:, 1] + 0.3 * x[:, 2] > 0, "up", "down")
+    path = tmp_path_factory.mktemp("data") / "signs.csv"
+    lines = ["a,b,c,sign", *(f"{a:.6f},{b:.6f},{c:.6f},{label}" for (a, b, c), label in zip(x, labels, strict=True))]
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def dataset(source):
+    return load(source, "sign")
+
+
+def settings(source, strategy="evolution", trials=27, **changes):
+    return replace(Settings(source, "sign", None, 0, strategy, 27, None, 6, SPACE, RECIPE), trials=trials, **changes)
+
+
+def ledger(folder):
+    """All of ``ledger.csv`` but the times."""
+    lines = [line.split(",") for line in (folder / LEDGER).read_text().splitlines()]
+    place = lines[0].index("seconds")
+    return [line[:place] + line[place + 1 :] for line in lines]
+
+
+def untimed(items):
+    return [replace(item, seconds=0.0) for item in items]
+
+
+def same(run, other):
+    """Two runs are the same in all but times: trials, leaderboard, and the best machine to the last bit."""
+    assert ledger(run) == ledger(other)
+    assert untimed(read_records(run)) == untimed(read_records(other))
+    assert untimed(read_leaderboard(run)) == untimed(read_leaderboard(other))
+    assert load_metadata(run / BEST) == load_metadata(other / BEST)
+    assert torch.equal(load_machine(run / BEST).weight, load_machine(other / BEST).weight)
+
+
+@pytest.fixture(scope="module")
+def whole(source, dataset, tmp_path_factory):
+    """For each strategy a search that nothing interrupted."""
+    folders = {}
+    for strategy in STRATEGIES:
+        folders[strategy] = tmp_path_factory.mktemp("whole") / strategy
+        study.run(settings(source, strategy), dataset, folders[strategy])
+    return folders
+
+
+class Cut(BaseException):
+    """Stands for whatever ends a process."""
+
+
+def cut_at(stage, done, epoch=0):
+    def on_event(event):
+        if (event.stage, event.done, event.epoch) == (stage, done, epoch):
+            raise Cut
+
+    return on_event
+
+
+# ---- what a run holds -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_trial_is_stored_finished_and_numbered(whole, strategy):
+    folder = whole[strategy]
+    records = read_records(folder)
+    assert [record.number for record in records] == list(range(27))  # the last generation is cut by the limit
+    assert len(ledger(folder)) == 28
+    stored = optuna.load_study(study_name="search", storage=f"sqlite:///{folder / STUDY}")
+    assert {trial.state for trial in stored.trials} == {TrialState.COMPLETE}
+    assert [trial.value for trial in stored.trials] == [record.loss for record in records]
+    for record in records:
+        assert record.canonical == canonical(record.point)
+        assert record.key == key(record.point, seed=0, budget=RECIPE.epochs)
+        if record.duplicate_of is None:
+            assert len(record.curve) == record.epochs
+            assert min(record.curve) == record.loss
+
+
+def test_winner_is_kept_exactly_as_it_was_found(whole, dataset):
+    folder = whole["evolution"]
+    winner = read_leaderboard(folder)[0]
+    records = read_records(folder)
+    assert winner.loss == min(record.loss for record in records) == records[winner.trial].loss
+    machine, metadata = load_machine(folder / BEST), load_metadata(folder / BEST)
+    assert evaluate(machine, dataset, dataset.validation) == pytest.approx((winner.loss, winner.score), abs=1e-6)
+    assert evaluate(machine, dataset, dataset.test) == (winner.test_loss, winner.test_score)
+    assert metadata["encoder"] == dataset.encoder.to_json()
+    assert machine.parameter_count() == winner.parameters
+    assert machine.flops() == winner.flops
+
+
+def test_leaderboard_shows_the_held_out_part_for_the_winner_and_its_rivals_alone(whole):
+    rows = read_leaderboard(whole["tpe"])
+    assert [row.name for row in rows] == [*rivals.NAMES, "random (median of 5)", "plain MLP"]
+    assert [row.test_loss is not None for row in rows] == [True] + 4 * [False] + 2 * [True]
+    assert [row.loss for row in rows[:5]] == sorted(row.loss for row in rows[:5])
+    architectures = {(row.point.widths, row.point.activations, row.point.shortcuts) for row in rows[:5]}
+    assert len(architectures) == 5
+
+
+def test_held_out_part_has_no_say_in_the_search(whole, source, dataset, tmp_path):
+    blind = replace(dataset, test=Part(np.zeros_like(dataset.test.x), dataset.test.y[::-1].copy()))
+    study.run(settings(source, "evolution"), blind, tmp_path / "blind")
+    assert ledger(tmp_path / "blind") == ledger(whole["evolution"])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_nothing_is_trained_twice(source, dataset, tmp_path, monkeypatch, strategy):
+    trained = []
+    real = study.train
+
+    def train(points, *rest):
+        trained.extend(points)
+        return real(points, *rest)
+
+    monkeypatch.setattr(study, "train", train)
+    small = replace(SPACE, max_blocks=1, widths=(2,))  # 8 points have many forms
+    result = study.run(settings(source, strategy, space=small), dataset, tmp_path / "run")
+    keys = [key(point, seed=0, budget=RECIPE.epochs) for point in trained]
+    assert len(keys) == len(set(keys)) < len(result.records)
+    for record in result.records:
+        if record.duplicate_of is not None:
+            first = result.records[record.duplicate_of]
+            assert first.duplicate_of is None
+            assert first.number < record.number
+            assert (first.key, first.loss, first.score) == (record.key, record.loss, record.score)
+            assert (record.status, record.epochs, record.curve) == ("duplicate", 0, ())
+
+
+def test_search_ends_when_every_network_of_the_space_is_known(source, dataset, tmp_path):
+    tiny = replace(SPACE, max_blocks=0)
+    result = study.run(settings(source, "random", trials=1000, space=tiny), dataset, tmp_path / "run")
+    assert len({record.key for record in result.records}) == tiny.count_classes() == 4
+    assert len(result.records) < 100
+
+
+# ---- interruptions --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("strategy", "cut"),
+    [
+        *(("evolution", cut) for cut in [("proposing", 0), ("training", 6, 2), ("storing", 24), ("rivals", 27)]),
+        *((strategy, ("training", 18, 1)) for strategy in STRATEGIES),
+    ],
+    ids=str,
+)
+def test_resumed_search_is_the_uninterrupted_one(whole, source, dataset, tmp_path, strategy, cut):
+    with pytest.raises(Cut):
+        study.run(settings(source, strategy), dataset, tmp_path, cut_at(*cut))
+    study.resume(tmp_path)
+    same(tmp_path, whole[strategy])
+
+
+@pytest.mark.parametrize("strategy", ["nsga2", "evolution"])
+def test_generation_that_was_half_stored_is_completed(whole, source, dataset, tmp_path, monkeypatch, strategy):
+    real = optuna.Study.add_trial
+
+    def add_trial(self, trial):
+        if "record" in trial.user_attrs and trial.user_attrs["record"]["number"] == 21:
+            raise Cut
+        real(self, trial)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "add_trial", add_trial)
+        with pytest.raises(Cut):
+            study.run(settings(source, strategy), dataset, tmp_path)
+    assert len(read_records(tmp_path)) == 21
+    study.resume(tmp_path)
+    same(tmp_path, whole[strategy])
+
+
+KILLED = """
+import os, signal, sys
+import torch
+from search import study
+from search.data import load
+from tests.test_study import settings
+torch.set_num_threads(1)
+source, strategy, folder = sys.argv[1:]
+
+def on_event(event):
+    if event.stage == "training" and event.done == 18 and event.epoch == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+study.run(settings(source, strategy), load(source, "sign"), folder, on_event)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+@pytest.mark.parametrize("strategy", ["tpe", "evolution"])
+def test_search_survives_kill_9(whole, source, tmp_path, strategy):
+    command = [sys.executable, "-c", KILLED, source, strategy, str(tmp_path / "run")]
+    root = str(Path(__file__).parents[1])
+    ended = subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": root}, capture_output=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    assert len(read_records(tmp_path / "run")) == 18  # and the lock died with its process
+    study.resume(tmp_path / "run")
+    same(tmp_path / "run", whole[strategy])
+
+
+def test_best_machine_that_was_lost_is_made_again(whole, source, dataset, tmp_path):
+    study.run(settings(source), dataset, tmp_path)
+    (tmp_path / BEST).unlink()
+    study.resume(tmp_path)
+    same(tmp_path, whole["evolution"])
+
+
+def test_full_disk_is_told_and_loses_nothing(whole, source, dataset, tmp_path, monkeypatch):
+    real = Store.append
+
+    def append(self, trials, records, generation):
+        if generation.first == 12:
+            # SQLite lowers the limit to the size that the file has, and then says what it says on a full disk.
+            self._storage.engine.dispose()
+            event.listen(self._storage.engine, "connect", lambda c, _: c.execute("PRAGMA max_page_count = 1"))
+        real(self, trials, records, generation)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "append", append)
+        patch.setattr("time.sleep", lambda seconds: None)  # Optuna waits between attempts
+        with pytest.raises(OSError, match=r"disk is full.*all trials before are kept.*machgraph resume"):
+            study.run(settings(source), dataset, tmp_path)
+    assert len(read_records(tmp_path)) >= 12
+    study.resume(tmp_path)
+    same(tmp_path, whole["evolution"])
+
+
+def test_second_process_is_refused(source, dataset, tmp_path):
+    study.run(settings(source, trials=6), dataset, tmp_path)
+    with only_writer(tmp_path), pytest.raises(BlockingIOError, match="being searched by another process"):
+        study.resume(tmp_path)
+    study.resume(tmp_path)
+
+
+# ---- limits ---------------------------------------------------------------------------------------------------------
+
+
+def test_finished_search_can_be_extended(whole, source, dataset, tmp_path):
+    study.run(settings(source, trials=12), dataset, tmp_path)
+    result = study.resume(tmp_path, trials=15)
+    assert read_settings(tmp_path).trials == len(result.records) == 27
+    same(tmp_path, whole["evolution"])  # 12 is a whole number of generations
+
+
+def test_time_is_a_limit_that_counts_earlier_sittings(source, dataset, tmp_path):
+    brief = settings(source, trials=None, seconds=1e-6)
+    assert len(study.run(brief, dataset, tmp_path).records) == 6  # one generation is always tried
+    assert len(study.resume(tmp_path).records) == 6
+    with Store(tmp_path) as store:
+        elapsed = store.read()[-1].generation.elapsed
+    result = study.resume(tmp_path, seconds=5 * elapsed)
+    assert len(result.records) > 6
+    assert read_settings(tmp_path).seconds == pytest.approx(6 * elapsed)
+    assert elapsed < result.elapsed
+
+
+# ---- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+def test_candidates_that_diverge_fail_and_are_kept(source, dataset, tmp_path):
+    wild = replace(SPACE, learning_rates=(1e-2, 1e30))
+    result = study.run(settings(source, "random", trials=12, space=wild), dataset, tmp_path)
+    stored = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / STUDY}")
+    states = [trial.state for trial in stored.trials]
+    diverged = [record.number for record in result.records if not record.is_valid]
+    assert 0 < len(diverged) < 12
+    assert [number for number, state in enumerate(states) if state == TrialState.FAIL] == diverged
+    assert result.rows[0].trial not in diverged
+
+
+def test_search_in_which_everything_diverges_ends_without_a_winner(source, dataset, tmp_path):
+    wild = replace(SPACE, max_blocks=0, learning_rates=(1e30,))
+    nothing = settings(source, "random", trials=6, space=wild, recipe=replace(RECIPE, weight_decay=1e10))
+    result = study.run(nothing, dataset, tmp_path)
+    assert {record.status for record in result.records} <= {"diverged", "duplicate"}
+    assert result.rows == ()
+    assert not (tmp_path / BEST).exists()
+
+
+def test_folder_in_use_is_never_overwritten(source, dataset, tmp_path):
+    study.run(settings(source, trials=6), dataset, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(ValueError, match=r"already holds a run.*machgraph resume.*--out"):
+        study.run(settings(source, trials=6), dataset, tmp_path / "run")
+    with pytest.raises(ValueError, match="is no run"):
+        study.run(settings(source, trials=6), dataset, tmp_path)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+
+def test_changed_data_are_noticed(source, tmp_path):
+    copy = tmp_path / "signs.csv"
+    copy.write_text(Path(source).read_text())
+    study.run(settings(str(copy), trials=6), load(copy, "sign"), tmp_path / "run")
+    copy.write_text(copy.read_text().replace("0.", "1.", 1))
+    with pytest.raises(ValueError, match="has changed since"):
+        study.resume(tmp_path / "run")
+
+
+def test_other_proposals_than_before_are_noticed(source, dataset, tmp_path, monkeypatch):
+    def append(self, trials, records, generation):
+        last = generation.first == 24  # by then evolution and chance part
+        real(self, trials[:2] if last else trials, records[:2] if last else records, generation)
+        if last:
+            raise Cut
+
+    real = Store.append
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "append", append)
+        with pytest.raises(Cut):
+            study.run(settings(source), dataset, tmp_path)
+    write_run(tmp_path, replace(read_settings(tmp_path), strategy="random"), read_facts(tmp_path))
+    with pytest.raises(ValueError, match="proposed otherwise than before"):
+        study.resume(tmp_path)
+
+
+# ---- rivals ---------------------------------------------------------------------------------------------------------
+
+WIDE = Space(max_blocks=4, widths=(1, 8, 64), activations=("relu", "tanh"))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 100), st.integers(1, 20))
+def test_plain_mlp_is_as_near_in_parameters_as_one_width_allows(seed, n_inputs, n_outputs):
+    point = canonical(WIDE.sample(np.random.default_rng(seed)))
+    mlp = rivals.plain(point, n_inputs, n_outputs)
+    assert mlp.learning_rate == point.learning_rate
+    assert mlp.blocks == max(1, point.blocks)
+    assert np.array_equal(mlp.mask, np.eye(mlp.blocks + 2, k=-1, dtype=bool))
+    assert len(set(mlp.widths)) == len(set(mlp.activations)) == 1
+
+    def distance(width):
+        other = replace(mlp, widths=(width,) * mlp.blocks)
+        return abs(other.parameters(n_inputs, n_outputs) - point.parameters(n_inputs, n_outputs))
+
+    width = mlp.widths[0]
+    assert distance(width) <= min(distance(width + 1), distance(max(1, width - 1)))
