@@ -35,7 +35,9 @@ def score_text(facts: Facts, score: float | None) -> str:
     """Accuracy in percent, R² as it is; a dash for what is not there."""
     if score is None or not math.isfinite(score):
         return "–"
-    return f"{100 * score:.2f} %" if facts.task == "classification" else f"{score:.4f}".replace("-", "−")
+    return (
+        f"{100 * score:.2f}\N{NO-BREAK SPACE}%" if facts.task == "classification" else f"{score:.4f}".replace("-", "−")
+    )
 
 
 def loss_text(loss: float | None) -> str:
