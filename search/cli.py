@@ -100,6 +100,7 @@ def search(
     Example: machgraph search iris.csv --target species --time 60
     """
     from search.data import BUNDLED, load
+    from search.facts import facts_of
     from search.progress import heading, terminal
     from search.recipe import Recipe
     from search.run import Settings, refuse_used
@@ -118,7 +119,7 @@ def search(
 
     from search import study
 
-    facts = study.facts_of(dataset, settings)
+    facts = facts_of(dataset, settings)
     terminal().print(heading(settings, facts))
     _searching(folder, settings, facts, lambda listen: study.run(settings, dataset, folder, listen))
 

@@ -94,7 +94,7 @@ def ending(result: Result) -> RenderableType:
         footnotes(result.rows),
         Text(),
         labelled(
-            [("report", str(folder / "report.html")), ("machine", str(folder / BEST)), ("trials", str(folder / LEDGER))]
+            [("report", str(folder / "report.html")), ("machine", str(folder / BEST)), ("ledger", str(folder / LEDGER))]
         ),
         Text(f"\nnext: machgraph show {shlex.quote(str(folder))}"),
     )
@@ -141,7 +141,7 @@ def footnotes(rows: Sequence[Row]) -> Text:
     if any(row.trial is None for row in rows):
         lines.append(
             "random: the middle one, by validation loss, of 5 uniform draws from the space. plain MLP: blocks in "
-            "a row, as near as can be to the winner in number of parameters. Both trained by the same recipe."
+            "a row, as near as can be to the winner in number of parameters. Both trained by the same recipe, without halving."
         )
     return Text("\n".join(lines), style="dim")
 

@@ -37,7 +37,7 @@ def found(records: Iterable[Record], facts: Facts) -> list[Row]:
     ]
 
 
-def tested(row: Row, machine: DenseMachine, dataset: Dataset) -> Row:
+def held_out(row: Row, machine: DenseMachine, dataset: Dataset) -> Row:
     """The row of a machine with what it does on the held-out part."""
     test_loss, test_score = evaluate(machine, dataset, dataset.test)
     return replace(row, test_loss=test_loss, test_score=test_score)
@@ -68,7 +68,7 @@ def rivals(winner: Record, settings: Settings, dataset: Dataset, facts: Facts) -
     middle = sorted(results[:DRAWS], key=lambda result: _comparable(result[1].loss))[DRAWS // 2]
     named = [(f"random (median of {DRAWS})", *middle), ("plain MLP", *results[-1])]
     return [
-        tested(row(name, point, outcome, facts), trained(point, dataset, outcome), dataset)
+        held_out(row(name, point, outcome, facts), trained(point, dataset, outcome), dataset)
         for name, point, outcome in named
     ]
 

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from search.facts import Facts as Facts
 from search.point import Point
 from search.recipe import Recipe
 from search.space import Space
@@ -76,36 +77,6 @@ class Settings:
         record = known(cls, record)
         parts = {"space": Space(**known(Space, record["space"])), "recipe": Recipe(**known(Recipe, record["recipe"]))}
         return cls(**{**record, **parts})
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a run knows of its data and surroundings, so that it can be reported on without loading the data.
-
-    Parameters
-    ----------
-    name, task, n_inputs, n_outputs, classes : of the data set.
-    lines : ``Dataset.describe()``.
-    fingerprint : of the three encoded parts, by which a changed file is noticed.
-    points, architectures : how many points the space holds, and how many different networks they are.
-    versions : of machgraph, Python and the libraries that results depend on.
-    """
-
-    name: str
-    task: str
-    n_inputs: int
-    n_outputs: int
-    classes: tuple[str, ...]
-    lines: tuple[str, ...]
-    fingerprint: str
-    points: int
-    architectures: int
-    versions: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def score(self) -> str:
-        """What the score is called: it is better when higher."""
-        return "accuracy" if self.task == "classification" else "R²"
 
 
 @dataclass(frozen=True)

@@ -66,16 +66,13 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _told(what: str, then: str = "") -> Iterator[None]:
     """What goes wrong in the database, in one sentence."""
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
-        reason = getattr(error.__cause__ or error, "orig", error)
-        raise OSError(
-            f"can't write {folder / STUDY} ({reason}): all trials before are kept; "
-            f"when that is put right, go on with: machgraph resume {folder}"
-        ) from None
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        raise OSError(f"can't {what}: {getattr(cause, 'orig', cause)}{then}") from None
 
 
 class Store:
@@ -93,7 +90,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         url = URL.create("sqlite", database=str(folder / STUDY)).render_as_string(hide_password=False)
-        with _told(folder):
+        with _told(f"open {folder / STUDY}"):
             self._storage = optuna.storages.RDBStorage(url)
             self._study = optuna.create_study(storage=self._storage, study_name=NAME, load_if_exists=True)
 
@@ -106,7 +103,7 @@ class Store:
 
     def read(self) -> list[Stored]:
         """All finished trials, by number."""
-        with _told(self._folder):
+        with _told(f"read {self._folder / STUDY}"):
             trials = self._study.get_trials(deepcopy=False)
         return [
             Stored(trial, Record.from_dict(trial.user_attrs["record"]), Generation(**trial.user_attrs["generation"]))
@@ -120,7 +117,8 @@ class Store:
         ------
         OSError : the disk is full, or the file can't be written; what was added before is there.
         """
-        with _told(self._folder):
+        then = f"; all trials before are kept: put it right, and go on with: machgraph resume {self._folder}"
+        with _told(f"write {self._folder / STUDY}", then):
             held = len(self._study.get_trials(deepcopy=False))
             for trial, record in zip(trials, records, strict=True):
                 if record.number >= held:

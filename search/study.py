@@ -4,32 +4,27 @@ A generation is stored when it is finished. A search that was cut off asks for t
 depend on (seed, trial number) and the trials before, so it is the same one, and only what the file lacks is added.
 """
 
-import hashlib
 import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
-import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-import machgraph
 from machgraph.io import load as load_machine
 from machgraph.io import load_metadata, save
 from machgraph.parametric import DenseMachine
 from search.data import Dataset, load
+from search.facts import Facts, facts_of, fingerprint
 from search.point import Point, canonical, key
 from search.population import Outcome, train, trained
-from search.rivals import best, found, rivals, tested
+from search.rivals import best, found, held_out, rivals
 from search.run import (
     BEST,
-    Facts,
     Record,
     Row,
     Settings,
@@ -133,7 +128,8 @@ def resume(
     Raises
     ------
     FileNotFoundError : no run is there, or its data are gone.
-    ValueError : the data have changed, ``trials`` or ``seconds`` is not positive, or this version proposes other trials than the one that began the search.
+    ValueError : ``trials`` or ``seconds`` is not positive, the data have changed, or this version proposes other trials
+        than the one that began the search.
     BlockingIOError : another process searches there.
     OSError : the folder can't be written, or the disk is full; finished generations are kept.
     """
@@ -155,33 +151,6 @@ def resume(
             )
             write_run(folder, settings, facts)
         return _Driver(settings, facts, dataset, folder, store, on_event).search()
-
-
-def facts_of(dataset: Dataset, settings: Settings) -> Facts:
-    """What the run's folder tells of the data, the space and the versions."""
-    versions = {name: version(name) for name in ("torch", "optuna", "numpy")}
-    return Facts(
-        name=dataset.name,
-        task=dataset.task,
-        n_inputs=dataset.n_inputs,
-        n_outputs=dataset.n_outputs,
-        classes=tuple(map(str, dataset.classes)),
-        lines=tuple(dataset.describe()),
-        fingerprint=fingerprint(dataset),
-        points=settings.space.count(),
-        architectures=settings.space.count_classes(),
-        versions={"machgraph": machgraph.__version__, "python": platform.python_version(), **versions},
-    )
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 of the three encoded parts."""
-    digest = hashlib.sha256()
-    for part in (dataset.train, dataset.validation, dataset.test):
-        for array in (part.x, part.y):
-            digest.update(f"{array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 # ---- the driver ------------------------------------------------------------------------------------------------------
@@ -283,7 +252,7 @@ class _Driver:
         if winner is not None:
             self.tell("rivals")
             machine = self.machine(winner)
-            rows[0] = tested(rows[0], machine, self.dataset)
+            rows[0] = held_out(rows[0], machine, self.dataset)
             rows += rivals(winner, self.settings, self.dataset, self.facts)
             self.save(winner, machine, test_loss=rows[0].test_loss, test_score=rows[0].test_score)
             write_leaderboard(self.folder, rows, self.facts)

@@ -259,7 +259,7 @@ def mistakes(folder):
         ("search signs.csv --target sign --time -1", "the time must be positive"),
         ("search signs.csv --target sign --time nan", "the time must be positive"),
         ("search signs.csv --target sign --trials 0", "got trials=0: it must be at least 1"),
-        ("search signs.csv --target sign --trials many", "'many' is not a valid int"),
+        ("search signs.csv --target sign --trials many", "should be a valid integer"),
         ("resume {run} --trials -3", "got trials=-3: it must be at least 1"),
         ("resume {run} --time 0", "the time must be positive"),
         ("search signs.csv --target sign --out occupied", "occupied is there already and is no run"),

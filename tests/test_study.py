@@ -284,6 +284,13 @@ def test_full_disk_is_told_and_loses_nothing(whole, source, dataset, tmp_path, m
     same(tmp_path, whole["evolution"])
 
 
+def test_damaged_study_is_told(whole, tmp_path):
+    (tmp_path / "run.json").write_text((whole["tpe"] / "run.json").read_text())
+    (tmp_path / STUDY).write_text("not a database, by any means")
+    with pytest.raises(OSError, match=r"^can't open .*study.db: file is not a database$"):
+        study.resume(tmp_path)
+
+
 def test_second_process_is_refused(source, dataset, tmp_path):
     study.run(settings(source, trials=6), dataset, tmp_path)
     with only_writer(tmp_path), pytest.raises(BlockingIOError, match="being searched by another process"):

@@ -1,0 +1,74 @@
+"""What a run knows of its data, its space and its surroundings."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import machgraph
+
+if TYPE_CHECKING:
+    from search.data import Dataset
+    from search.run import Settings
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run knows of its data and surroundings, so that it can be reported on without loading the data.
+
+    Parameters
+    ----------
+    name, task, n_inputs, n_outputs, classes : of the data set.
+    lines : ``Dataset.describe()``.
+    fingerprint : of the three encoded parts, by which a changed file is noticed.
+    points, architectures : how many points the space holds, and how many different networks they are.
+    versions : of machgraph, Python and the libraries that results depend on.
+    """
+
+    name: str
+    task: str
+    n_inputs: int
+    n_outputs: int
+    classes: tuple[str, ...]
+    lines: tuple[str, ...]
+    fingerprint: str
+    points: int
+    architectures: int
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def score(self) -> str:
+        """What the score is called: it is better when higher."""
+        return "accuracy" if self.task == "classification" else "R²"
+
+
+def facts_of(dataset: Dataset, settings: Settings) -> Facts:
+    """What the run's folder tells of the data, the space and the versions."""
+    versions = {name: version(name) for name in ("torch", "optuna", "numpy")}
+    return Facts(
+        name=dataset.name,
+        task=dataset.task,
+        n_inputs=dataset.n_inputs,
+        n_outputs=dataset.n_outputs,
+        classes=tuple(map(str, dataset.classes)),
+        lines=tuple(dataset.describe()),
+        fingerprint=fingerprint(dataset),
+        points=settings.space.count(),
+        architectures=settings.space.count_classes(),
+        versions={"machgraph": machgraph.__version__, "python": platform.python_version(), **versions},
+    )
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of the three encoded parts."""
+    digest = hashlib.sha256()
+    for part in (dataset.train, dataset.validation, dataset.test):
+        for array in (part.x, part.y):
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
