@@ -17,7 +17,7 @@ def held_tensors(function: Callable[..., Any], wanted: set[Edge]) -> dict[Edge, 
     seen: set[int] = set()
     queue: list[Any] = [function]
     for held in queue:  # breadth first: the queue grows while it is read
-        if id(held) in seen or isinstance(held, type | ModuleType | str | int | float):
+        if id(held) in seen or isinstance(held, ModuleType | str | int | float) or _is_library(held):
             continue
         seen.add(id(held))
         if isinstance(held, Tensor):
@@ -27,11 +27,17 @@ def held_tensors(function: Callable[..., Any], wanted: set[Edge]) -> dict[Edge, 
                 if len(found) == len(wanted):
                     break
         elif isinstance(held, FunctionType):
-            if not (held.__module__ or "").startswith("torch."):  # those hold no results, and name half of torch
-                queue += [held.__closure__, held.__defaults__, held.__kwdefaults__, held.__dict__, *_globals(held)]
+            queue += [held.__closure__, held.__defaults__, held.__kwdefaults__, held.__dict__, *_globals(held)]
         else:
             queue += gc.get_referents(held)
     return found
+
+
+def _is_library(held: Any) -> bool:
+    """Whether it is a class or function of Python or torch: those hold no results, and name half of torch."""
+    if not isinstance(held, type | FunctionType):
+        return False
+    return (held.__module__ or "").split(".")[0] in {"torch", "builtins", "typing", "collections"}
 
 
 def _globals(function: FunctionType) -> Iterator[Any]:

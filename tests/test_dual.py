@@ -109,6 +109,15 @@ def from_global(x: Tensor) -> Tensor:
     return torch.tanh(x * GLOBAL.w)
 
 
+class Shared:
+    w = torch.ones(())
+
+
+def set_class_attribute(w: Tensor) -> Callable[[Tensor], Tensor]:
+    Shared.w = w
+    return lambda x: torch.tanh(x * Shared.w)
+
+
 def set_global(w: Tensor) -> Callable[[Tensor], Tensor]:
     GLOBAL.w = w
     return from_global
@@ -122,6 +131,7 @@ HOLDERS = {
     "method": lambda w: Holder(w).scale,
     "module": lambda w: scale_by(nn.Module(), w),
     "global": set_global,
+    "class attribute": set_class_attribute,
     "nested": lambda w: lambda x: chain(lambda x: torch.tanh(x * w)).resolvent({"x0": x})["x1"],
 }
 
