@@ -104,11 +104,11 @@ def stopped(folder: Path, event: Event | None) -> str:
     """What Ctrl-C left, and how to go on."""
     go_on = f"Go on with: machgraph resume {shlex.quote(str(folder))}"
     if event is None:
-        return f"Stopped before the first trial. {go_on}"
+        return f"Stopped before the first trial.\n{go_on}"
     if event.stage == "rivals":
-        return f"Stopped with all {event.done} trials kept in {folder}, before the leaderboard was done. {go_on}"
-    lost = f"the {event.running} in training are lost" if event.running else "none was in training"
-    return f"Stopped: {event.done} trials are kept in {folder}, {lost}. {go_on}"
+        return f"Stopped: all {event.done} trials are kept in {folder}, the leaderboard is not done.\n{go_on}"
+    lost = f"the {event.size} in training are lost" if event.size else "none was in training"
+    return f"Stopped: {event.done} trials are kept in {folder}, {lost}.\n{go_on}"
 
 
 def leaderboard(rows: Sequence[Row], facts: Facts) -> RenderableType:
@@ -140,8 +140,8 @@ def footnotes(rows: Sequence[Row]) -> Text:
     lines = ["test: held-out data, looked at for the winner and its rivals alone."]
     if any(row.trial is None for row in rows):
         lines.append(
-            "random: the middle one, by validation loss, of 5 uniform draws from the space. plain MLP: blocks in "
-            "a row, as near as can be to the winner in number of parameters. Both trained by the same recipe, without halving."
+            "random: the middle one, by validation loss, of 5 uniform draws from the space. plain MLP: blocks in a "
+            "row, as near as can be to the winner in number of parameters. Both trained by the same recipe, unhalved."
         )
     return Text("\n".join(lines), style="dim")
 

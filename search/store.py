@@ -92,7 +92,10 @@ class Store:
         url = URL.create("sqlite", database=str(folder / STUDY)).render_as_string(hide_password=False)
         with _told(f"open {folder / STUDY}"):
             self._storage = optuna.storages.RDBStorage(url)
-            self._study = optuna.create_study(storage=self._storage, study_name=NAME, load_if_exists=True)
+            try:
+                self._study = optuna.load_study(storage=self._storage, study_name=NAME)
+            except KeyError:
+                self._study = optuna.create_study(storage=self._storage, study_name=NAME)
 
     def __enter__(self) -> "Store":
         return self

@@ -52,7 +52,8 @@ class Event:
     best : the winner so far.
     elapsed : seconds of searching, those of earlier sittings too.
     trials, seconds : the limits of the search.
-    running, epoch : candidates in training, and the epoch that they finished.
+    size : of the generation that is proposed, trained or stored.
+    running, epoch : candidates that are still trained, and the epoch that they finished.
     """
 
     stage: Stage
@@ -61,6 +62,7 @@ class Event:
     elapsed: float
     trials: int | None
     seconds: float | None
+    size: int = 0
     running: int = 0
     epoch: int = 0
 
@@ -107,7 +109,7 @@ def run(
         facts = facts_of(dataset, settings)
         write_run(folder, settings, facts)
         with Store(folder) as store:
-            return _Driver(settings, facts, dataset, folder, store, on_event).search()
+            return _told(_Driver(settings, facts, dataset, folder, store, on_event))
 
 
 def resume(
@@ -150,10 +152,23 @@ def resume(
                 seconds=None if seconds is None else elapsed + seconds,
             )
             write_run(folder, settings, facts)
-        return _Driver(settings, facts, dataset, folder, store, on_event).search()
+        return _told(_Driver(settings, facts, dataset, folder, store, on_event))
 
 
 # ---- the driver ------------------------------------------------------------------------------------------------------
+
+
+def _told(driver: "_Driver") -> Result:
+    """Search; what the operating system refuses meanwhile is told with the way to go on."""
+    try:
+        return driver.search()
+    except OSError as error:
+        if error.errno is None:  # ours: it says so already
+            raise
+        raise OSError(
+            f"can't write in {driver.folder} ({error.strerror}); all generations before are kept: "
+            f"put it right, and go on with: machgraph resume {driver.folder}"
+        ) from None
 
 
 class _Driver:
@@ -182,10 +197,10 @@ class _Driver:
             self.tell("storing")
         return self.finish()
 
-    def tell(self, stage: Stage, seconds: float = 0.0, running: int = 0, epoch: int = 0) -> None:
+    def tell(self, stage: Stage, seconds: float = 0.0, size: int = 0, running: int = 0, epoch: int = 0) -> None:
         limits = self.settings.trials, self.settings.seconds
         winner, elapsed = best(self.records), self.elapsed + seconds
-        self.on_event(Event(stage, len(self.records), winner, elapsed, *limits, running, epoch))
+        self.on_event(Event(stage, len(self.records), winner, elapsed, *limits, size, running, epoch))
 
     def next_size(self) -> int:
         """Number of trials of the next generation; 0: the search is at its end."""
@@ -203,7 +218,7 @@ class _Driver:
     def generation(self, size: int) -> None:
         """Propose, train, tell and store one generation."""
         began, settings = perf_counter(), self.settings
-        self.tell("proposing")
+        self.tell("proposing", size=size)
         first = len(self.records)
         trials = [self.study.ask() for _ in range(size)]
         points = [suggest(trial, settings.space) for trial in trials]
@@ -217,7 +232,7 @@ class _Driver:
 
         owner = {record.key: record.number for record in self.records if record.duplicate_of is None}
         fresh = [first + i for i, keyed in enumerate(keys) if owner.setdefault(keyed, first + i) == first + i]
-        outcomes = dict(zip(fresh, self.train([canonical(points[n - first]) for n in fresh], began), strict=True))
+        outcomes = dict(zip(fresh, self.train([canonical(points[n - first]) for n in fresh], size, began), strict=True))
         records = list(self.records)
         for number, point, keyed in zip(range(first, first + size), points, keys, strict=True):
             if number in outcomes:
@@ -239,11 +254,11 @@ class _Driver:
         write_ledger(self.folder, self.records, self.facts)
         write_leaderboard(self.folder, found(self.records, self.facts), self.facts)
 
-    def train(self, points: Sequence[Point], began: float) -> list[Outcome]:
+    def train(self, points: Sequence[Point], size: int, began: float) -> list[Outcome]:
         def progress(epoch: int, running: int) -> None:
-            self.tell("training", perf_counter() - began, running, epoch)
+            self.tell("training", perf_counter() - began, size, running, epoch)
 
-        self.tell("training", perf_counter() - began, len(points))
+        progress(0, len(points))
         return train(points, self.dataset, self.settings.recipe, self.settings.seed, progress)
 
     def finish(self) -> Result:
@@ -266,7 +281,7 @@ class _Driver:
         generation = next(g for g in reversed(self.generations) if g.first <= winner.number)
         records = self.records[generation.first : generation.first + generation.size]
         together = [record for record in records if record.duplicate_of is None]
-        outcomes = self.train([record.canonical for record in together], perf_counter())
+        outcomes = self.train([record.canonical for record in together], generation.size, perf_counter())
         return trained(winner.canonical, self.dataset, outcomes[together.index(winner)])
 
     def save(self, winner: Record, machine: DenseMachine, **more: float | None) -> None:

@@ -1,5 +1,6 @@
 """The driver: exact after every interruption, never training anything twice, deaf to the held-out part."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -282,6 +283,16 @@ def test_full_disk_is_told_and_loses_nothing(whole, source, dataset, tmp_path, m
     assert len(read_records(tmp_path)) >= 12
     study.resume(tmp_path)
     same(tmp_path, whole["evolution"])
+
+
+def test_full_disk_is_told_when_the_best_machine_is_written(source, dataset, tmp_path, monkeypatch):
+    def save(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(study, "save", save)
+    with pytest.raises(OSError, match=r"No space left on device\); all generations before are kept.*machgraph resume"):
+        study.run(settings(source), dataset, tmp_path)
+    assert read_records(tmp_path) == []  # no record without its machine
 
 
 def test_damaged_study_is_told(whole, tmp_path):
