@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from machgraph.activation import Activation, Pointwise, per_block
 from machgraph.architecture import Architecture, Machine
+from machgraph.boxes import dense_plan
 from machgraph.partition import Mask, Partition, channel_mask, fan_in, shortcut_mask, weight_count
-from machgraph.plan import Plan, dense_plan
+from machgraph.plan import Plan
 from machgraph.resolvent import resolvent
 
 

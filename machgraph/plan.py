@@ -1,23 +1,27 @@
 """Plans: the flat list of instructions that solves a machine, and the dual list that solves its adjoint.
 
-State is two tensors ``Y`` and ``Z`` of shape ``[population, channel, position]``, weights one tensor ``W`` of shape
-``[population, tap, channel_out, channel_in]``. A plan counts positions for one sample; the samples of a batch lie side
-by side within each position, so that a plan serves every batch size. The two instructions are the two lines of
-algorithm 1, on a box (a range of rows crossed with a range of columns):
+State is two tensors ``Y`` and ``Z`` of shape ``[population, channel, position]``; the weights are one tensor ``W``,
+``[population, tap, channel_out, channel_in]``. A position is a time or pixel, padding among them, in one flat order. A
+plan counts positions for one sample, and the samples of a batch lie side by side within each position, so that a plan
+serves every batch size. The two main instructions are the two lines of algorithm 1, on a box (a range of rows crossed
+with a range of columns):
 
     Accumulate    Y[rows, columns] += W[tap][rows, inputs] @ Z[inputs, columns + offset]      (eq. 11)
     Activate      Z[rows, columns] += σ(Y[rows, columns])                                     (eq. 10)
 
+A lag in time or a tap of a kernel is an offset along the flat axis. A range of columns that crosses padding leaves σ
+there, so a border follows the box: ``Clear`` (zeros around) or ``Wrap`` (the other side's values around). ``Repeat`` is
+a loop over time. Dense, convolutional and recurrent machines differ in these lists alone.
+
 The dual machine ``u = W* v + u0``, ``v = σ'(y) ⊙ u + v0`` (eqs. 12 and 13) is the same program on ``(u, v)``: the list
-reversed, ``W`` transposed, the offsets negated. A plan is immutable and knows nothing of tensors: executors do.
+reversed and each instruction replaced by its adjoint, ``W`` transposed. A plan is immutable and knows nothing of
+tensors: executors do.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-
-import numpy as np
-
-from machgraph.partition import Mask, Partition, runs
+from functools import cached_property
+from math import prod
 
 Span = tuple[int, int]  # a half-open range
 
@@ -34,9 +38,8 @@ class Accumulate:
 
     def adjoint(self) -> "Accumulate":
         """The transposed product, from rows back to inputs."""
-        start, stop = self.columns
-        shifted = (start + self.offset, stop + self.offset)
-        return replace(self, rows=self.inputs, inputs=self.rows, columns=shifted, offset=-self.offset)
+        columns = _moved(self.columns, self.offset)
+        return Accumulate(self.inputs, self.rows, columns, self.tap, -self.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +55,78 @@ class Activate:
         return self
 
 
-Instruction = Accumulate | Activate
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Set the padding of ``Z`` (in a dual, of ``Y``) to 0 in these rows."""
+
+    rows: Span
+    dual: bool = False
+
+    def adjoint(self) -> "Clear":
+        """The same of the other half: what was overwritten has no influence."""
+        return replace(self, dual=not self.dual)
+
+
+@dataclass(frozen=True, slots=True)
+class Wrap:
+    """Copy the far side of ``Z`` into its padding; in a dual, add the padding of ``Y`` to the far side and clear it."""
+
+    rows: Span
+    dual: bool = False
+
+    def adjoint(self) -> "Wrap":
+        """The transposed copy."""
+        return replace(self, dual=not self.dual)
+
+
+Simple = Accumulate | Activate | Clear | Wrap
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Do the body so many times, its columns moved by ``stride`` more each time."""
+
+    body: tuple[Accumulate | Activate, ...]
+    times: int
+    stride: int
+
+    def at(self, turn: int) -> Iterator[Accumulate | Activate]:
+        """The body of one turn, with the columns where they are then."""
+        for step in self.body:
+            yield replace(step, columns=_moved(step.columns, turn * self.stride))
+
+    def adjoint(self) -> "Repeat":
+        """The adjoint of the body, backward in time, beginning with the last turn."""
+        body = tuple(step.adjoint() for step in reversed(tuple(self.at(self.times - 1))))
+        return Repeat(body, self.times, -self.stride)
+
+
+Instruction = Simple | Repeat
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An immutable program for one machine: instructions in order, over ``channels`` rows and ``positions`` columns."""
+    """An immutable program for one machine.
+
+    Parameters
+    ----------
+    instructions : in order.
+    channels : rows of the state.
+    grid : extent of each axis of positions, padding included; none for a dense machine.
+    margins : padding before and after, along each axis.
+    taps : number of matrices in ``W``.
+    """
 
     instructions: tuple[Instruction, ...]
     channels: int
-    positions: int = 1
+    grid: tuple[int, ...] = ()
+    margins: tuple[Span, ...] = ()
     taps: int = 1
+
+    @property
+    def positions(self) -> int:
+        """Columns of the state for one sample."""
+        return prod(self.grid)
 
     @cached_property
     def dual(self) -> "Plan":
@@ -70,48 +134,33 @@ class Plan:
         return replace(self, instructions=tuple(step.adjoint() for step in reversed(self.instructions)))
 
     @cached_property
-    def blocks(self) -> tuple[Span, ...]:
-        """The rows of each block, by its number."""
-        return tuple(
-            dict(sorted((step.block, step.rows) for step in self.instructions if isinstance(step, Activate))).values()
-        )
+    def products(self) -> tuple[Accumulate, ...]:
+        """The linear part alone: what the gradient of ``W`` is summed over, each loop over time as one product."""
+        return tuple(product for step in self.instructions for product in _products(step))
 
     @cached_property
-    def products(self) -> tuple[Accumulate, ...]:
-        """The linear part alone: what ``w`` does, and what the gradient of ``W`` is summed over."""
-        return tuple(step for step in self.instructions if isinstance(step, Accumulate))
+    def blocks(self) -> tuple[Span, ...]:
+        """The rows of each block, by its number."""
+        found: dict[int, Span] = {}
+        for instruction in self.instructions:
+            for step in instruction.body if isinstance(instruction, Repeat) else (instruction,):
+                if isinstance(step, Activate):
+                    found[step.block] = step.rows
+        return tuple(found[block] for block in sorted(found))
 
 
-def dense_plan(partition: Partition, mask: Mask) -> Plan:
-    """The plan of a generalized multi-layer perceptron: algorithm 1, block by block.
-
-    Parameters
-    ----------
-    partition : blocks of channels.
-    mask : which block hears which, boolean ``[block_out, block_in]``, strictly lower triangular. Neighbouring sources
-        are one product; blocks that the mask leaves out are skipped, not multiplied by zero.
-
-    Examples
-    --------
-    >>> from machgraph.partition import shortcut_mask
-    >>> for step in dense_plan(Partition((4, 3, 2)), shortcut_mask(None, 3)).instructions:
-    ...     print(step)
-    Activate(rows=(0, 4), block=0, columns=(0, 1))
-    Accumulate(rows=(4, 7), inputs=(0, 4), columns=(0, 1), tap=0, offset=0)
-    Activate(rows=(4, 7), block=1, columns=(0, 1))
-    Accumulate(rows=(7, 9), inputs=(0, 7), columns=(0, 1), tap=0, offset=0)
-    Activate(rows=(7, 9), block=2, columns=(0, 1))
-    """
-    return _dense_plan(partition, mask.tobytes())
+def _moved(span: Span, by: int) -> Span:
+    return span[0] + by, span[1] + by
 
 
-@lru_cache(maxsize=4096)
-def _dense_plan(partition: Partition, mask_bytes: bytes) -> Plan:
-    blocks, bounds = len(partition), partition.bounds
-    mask = np.frombuffer(mask_bytes, dtype=bool).reshape(blocks, blocks)
-    instructions: list[Instruction] = []
-    for i in range(blocks):
-        rows = (bounds[i], bounds[i + 1])
-        instructions += [Accumulate(rows, (bounds[start], bounds[stop])) for start, stop in runs(mask[i])]
-        instructions.append(Activate(rows, block=i))
-    return Plan(tuple(instructions), channels=partition.size)
+def _products(step: Instruction) -> Iterator[Accumulate]:
+    if isinstance(step, Accumulate):
+        yield step
+    elif isinstance(step, Repeat):
+        for turn in step.body:
+            if isinstance(turn, Accumulate):
+                last = _moved(turn.columns, (step.times - 1) * step.stride)
+                columns = min(turn.columns[0], last[0]), max(turn.columns[1], last[1])
+                if columns[1] - columns[0] != step.times * (turn.columns[1] - turn.columns[0]):
+                    raise ValueError(f"the turns of {step} leave gaps or overlap, so they are not one product")
+                yield replace(turn, columns=columns)

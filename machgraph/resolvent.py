@@ -23,17 +23,16 @@ Each derivative is a resolvent again, so that every order of derivative is these
 returned: what is saved but not returned would lose the σ'' term of the second order.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from machgraph.activation import Activation
-from machgraph.plan import Accumulate, Activate, Plan, Span
+from machgraph.executor import box, execute, one_or_many, weight_gradient
+from machgraph.plan import Activate, Plan
 
 Activations = tuple[Activation, ...]
-Activator = Callable[[Activate, Tensor, Tensor], None]
 
 
 def resolvent(
@@ -65,43 +64,6 @@ def linear_resolvent(
     return y, z
 
 
-# ---- the executor: changes its arguments in place, records no gradient -------------------------------------
-
-
-def _execute(plan: Plan, W: Tensor, Y: Tensor, Z: Tensor, activate: Activator) -> None:
-    samples = Y.shape[-1] // plan.positions
-    for step in plan.instructions:
-        if isinstance(step, Accumulate):
-            weight = W.select(-3, step.tap).narrow(-2, *_span(step.rows)).narrow(-1, *_span(step.inputs))
-            source = _box(Z, step.inputs, step.columns, samples, step.offset)
-            _add_product(_box(Y, step.rows, step.columns, samples), weight, source)
-        else:
-            activate(step, _box(Y, step.rows, step.columns, samples), _box(Z, step.rows, step.columns, samples))
-
-
-def _box(tensor: Tensor, rows: Span, columns: Span, samples: int, offset: int = 0) -> Tensor:
-    """A view of some rows and columns; a column of the plan is as many positions as there are samples."""
-    box = tensor.narrow(-2, rows[0], rows[1] - rows[0])
-    width = samples * (columns[1] - columns[0])
-    return box if width == tensor.shape[-1] else box.narrow(-1, samples * (columns[0] + offset), width)
-
-
-def _span(span: Span) -> tuple[int, int]:
-    return span[0], span[1] - span[0]
-
-
-def _add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
-    if target.dim() == 2:
-        target.addmm_(left, right)
-    else:
-        target.baddbmm_(left, right)
-
-
-def _one_or_many(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """A population of one drops its axis: plain matrix products are quicker than batched ones."""
-    return tuple(tensor[0] for tensor in tensors) if tensors[0].shape[0] == 1 else tensors
-
-
 # ---- the rules ---------------------------------------------------------------------------------------------
 
 
@@ -124,8 +86,8 @@ class _Resolvent(torch.autograd.Function):
             else:
                 Z_box.add_(activated)
 
-        W_, Y_, Z_ = _one_or_many(W, Y, Z)
-        _execute(plan, W_, Y_, Z_, activate)
+        W_, Y_, Z_ = one_or_many(W, Y, Z)
+        execute(plan, W_, Y_, Z_, activate)
         return Y, Z
 
     @staticmethod
@@ -184,17 +146,17 @@ class _LinearResolvent(torch.autograd.Function):
     def forward(plan: Plan, W: Tensor, s: Tensor, y0: Tensor | None, z0: Tensor | None) -> tuple[Tensor, Tensor]:
         Y = torch.zeros_like(s, memory_format=torch.contiguous_format) if y0 is None else _copy(y0)
         Z = torch.empty_like(Y) if z0 is None else _copy(z0)
-        W_, Y_, Z_, s_ = _one_or_many(W, Y, Z, s)
+        W_, Y_, Z_, s_ = one_or_many(W, Y, Z, s)
         samples = Y.shape[-1] // plan.positions
 
         def activate(step: Activate, Y_box: Tensor, Z_box: Tensor) -> None:
-            s_box = _box(s_, step.rows, step.columns, samples)
+            s_box = box(s_, step.rows, step.columns, samples)
             if z0 is None:
                 torch.mul(s_box, Y_box, out=Z_box)
             else:
                 Z_box.addcmul_(s_box, Y_box)
 
-        _execute(plan, W_, Y_, Z_, activate)
+        execute(plan, W_, Y_, Z_, activate)
         return Y, Z
 
     @staticmethod
@@ -239,13 +201,8 @@ class _WeightGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(plan: Plan, v: Tensor, z: Tensor) -> Tensor:
-        samples = z.shape[-1] // plan.positions
         Q = v.new_zeros((v.shape[0], plan.taps, plan.channels, plan.channels))
-        Q_, v_, z_ = _one_or_many(Q, v, z)
-        for step in plan.products:
-            target = Q_.select(-3, step.tap).narrow(-2, *_span(step.rows)).narrow(-1, *_span(step.inputs))
-            right = _box(z_, step.inputs, step.columns, samples, step.offset)
-            _add_product(target, _box(v_, step.rows, step.columns, samples), right.mT)
+        weight_gradient(plan, *one_or_many(Q, v, z))
         return Q
 
     @staticmethod

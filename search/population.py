@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from machgraph.activation import ACTIVATIONS, Activation
+from machgraph.boxes import dense_plan
 from machgraph.parametric import DenseMachine
 from machgraph.partition import Partition, channel_mask
-from machgraph.plan import dense_plan
 from machgraph.resolvent import resolvent
 from search.data import Dataset, Part
 from search.point import Point

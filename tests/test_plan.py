@@ -2,8 +2,9 @@ import numpy as np
 from helpers import masks
 from hypothesis import given
 
+from machgraph.boxes import dense_plan
 from machgraph.partition import Partition, channel_mask, shortcut_mask
-from machgraph.plan import Accumulate, Activate, Plan, dense_plan
+from machgraph.plan import Accumulate, Activate, Plan
 
 
 @given(masks())

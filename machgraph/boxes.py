@@ -1,0 +1,175 @@
+"""Partitions and masks into plans: which boxes a dense, a convolutional and a recurrent machine update, in which order.
+
+A box is a block of channels crossed with a range of positions. The three kinds choose the ranges (section 3): one
+position, all positions at once (``I_i = {1..n_t} × J_i``), or some steps of time at once (``I_t,i = {t} × J_i``).
+"""
+
+from functools import lru_cache
+from itertools import pairwise, product
+from typing import Literal
+
+import networkx as nx
+import numpy as np
+
+from machgraph.partition import Mask, Partition, runs
+from machgraph.plan import Accumulate, Activate, Clear, Instruction, Plan, Repeat, Span, Wrap
+
+Padding = Literal["same", "causal", "circular"]
+
+
+def dense_plan(partition: Partition, mask: Mask) -> Plan:
+    """The plan of a generalized multi-layer perceptron: algorithm 1, block by block.
+
+    Parameters
+    ----------
+    partition : blocks of channels.
+    mask : which block hears which, boolean ``[block_out, block_in]``, strictly lower triangular. Neighbouring sources
+        are one product; blocks that the mask leaves out are skipped, not multiplied by zero.
+
+    Examples
+    --------
+    >>> from machgraph.partition import shortcut_mask
+    >>> for step in dense_plan(Partition((4, 3, 2)), shortcut_mask(None, 3)).instructions:
+    ...     print(step)
+    Activate(rows=(0, 4), block=0, columns=(0, 1))
+    Accumulate(rows=(4, 7), inputs=(0, 4), columns=(0, 1), tap=0, offset=0)
+    Activate(rows=(4, 7), block=1, columns=(0, 1))
+    Accumulate(rows=(7, 9), inputs=(0, 7), columns=(0, 1), tap=0, offset=0)
+    Activate(rows=(7, 9), block=2, columns=(0, 1))
+    """
+    return _convolution_plan(partition, mask.tobytes(), (), (), (), "same")
+
+
+def convolution_plan(
+    partition: Partition,
+    mask: Mask,
+    size: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: Padding,
+) -> Plan:
+    """The plan of a convolutional machine with all of its positions in one box a block.
+
+    Parameters
+    ----------
+    partition, mask : as for ``dense_plan``.
+    size, kernel_size, dilation : along each axis of positions.
+    padding : what is beyond the border, and on which side; see ``margins``.
+    """
+    return _convolution_plan(partition, mask.tobytes(), size, kernel_size, dilation, padding)
+
+
+def margins(kernel_size: tuple[int, ...], dilation: tuple[int, ...], padding: Padding) -> tuple[Span, ...]:
+    """Padding before and after, along each axis: all before if causal, else halves, the larger one after (as torch's).
+
+    >>> margins((3, 4), (2, 1), "same"), margins((3, 4), (2, 1), "causal")
+    (((2, 2), (1, 2)), ((4, 0), (3, 0)))
+    """
+    reach = [step * (taps - 1) for taps, step in zip(kernel_size, dilation, strict=True)]
+    return tuple((total, 0) if padding == "causal" else (total // 2, total - total // 2) for total in reach)
+
+
+@lru_cache(maxsize=4096)
+def _convolution_plan(
+    partition: Partition,
+    mask_bytes: bytes,
+    size: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: Padding,
+) -> Plan:
+    blocks = len(partition)
+    mask = np.frombuffer(mask_bytes, dtype=bool).reshape(blocks, blocks)
+    around = margins(kernel_size, dilation, padding)
+    grid = tuple(extent + before + after for extent, (before, after) in zip(size, around, strict=True))
+    strides = [int(np.prod(grid[axis + 1 :])) for axis in range(len(grid))]
+    first = sum(before * stride for (before, _), stride in zip(around, strides, strict=True))
+    last = first + sum((extent - 1) * stride for extent, stride in zip(size, strides, strict=True))
+    columns = (first, last + 1)
+    offsets = [
+        sum(
+            stride * (step * tap - before)
+            for stride, step, tap, (before, _) in zip(strides, dilation, taps, around, strict=True)
+        )
+        for taps in product(*map(range, kernel_size))
+    ]
+    instructions: list[Instruction] = []
+    for i, rows in enumerate(pairwise(partition.bounds)):
+        instructions += [
+            Accumulate(rows, (partition.bounds[start], partition.bounds[stop]), columns, tap, offset)
+            for tap, offset in enumerate(offsets)
+            for start, stop in runs(mask[i])
+        ]
+        instructions.append(Activate(rows, i, columns))
+        if padding == "circular":
+            instructions.append(Wrap(rows))
+        elif len(grid) > 1:  # in one dimension the columns hold no padding
+            instructions.append(Clear(rows))
+    return Plan(tuple(instructions), partition.size, grid, around, len(offsets))
+
+
+def recurrent_plan(partition: Partition, mask: Mask, steps: int, timeblock: int) -> Plan:
+    """The plan of a recurrent machine over a series of so many steps.
+
+    Parameters
+    ----------
+    partition : blocks of channels.
+    mask : boolean ``[lag, block_out, block_in]``: lags below ``timeblock`` only from earlier blocks.
+    steps : length of the series.
+    timeblock : steps of time that one box updates.
+
+    Notes
+    -----
+    The order ``(t, i)`` of the paper is one of many that respect the dependencies. This one goes by the strongly
+    connected components of the graph of blocks, any lag an edge: a block that no lagged cycle meets is one box over all
+    time; the others loop over time, after the products with everything that is known beforehand.
+    """
+    return _recurrent_plan(partition, mask.tobytes(), mask.shape[0] - 1, steps, timeblock)
+
+
+@lru_cache(maxsize=1024)
+def _recurrent_plan(partition: Partition, mask_bytes: bytes, lags: int, steps: int, timeblock: int) -> Plan:
+    blocks = len(partition)
+    mask = np.frombuffer(mask_bytes, dtype=bool).reshape(lags + 1, blocks, blocks)
+    spans = list(pairwise(partition.bounds))
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(blocks))
+    graph.add_edges_from((int(j), int(i)) for i, j in np.argwhere(mask.any(axis=0)))
+
+    def products(i: int, sources: set[int], columns: Span) -> list[Accumulate]:
+        flags = np.isin(np.arange(blocks), sorted(sources))
+        return [
+            Accumulate(spans[i], (partition.bounds[start], partition.bounds[stop]), columns, tap=lag, offset=-lag)
+            for lag in range(lags + 1)
+            for start, stop in runs(mask[lag, i] & flags)
+        ]
+
+    instructions: list[Instruction] = []
+    for component in _components(graph):
+        whole = (lags, lags + steps)
+        for i in component:  # what other blocks say is known beforehand, at all times
+            instructions += products(i, set(range(blocks)) - set(component), whole)
+        if len(component) == 1 and not graph.has_edge(component[0], component[0]):
+            instructions.append(Activate(spans[component[0]], component[0], whole))
+            continue
+
+        def boxes(first: int, length: int, component: list[int] = component) -> list[Accumulate | Activate]:
+            columns = (lags + first, lags + first + length)
+            steps: list[Accumulate | Activate] = []
+            for i in component:
+                steps += [*products(i, set(component), columns), Activate(spans[i], i, columns)]
+            return steps
+
+        turns, rest = divmod(steps, timeblock)
+        if turns:
+            instructions.append(Repeat(tuple(boxes(0, timeblock)), turns, timeblock))
+        if rest:
+            instructions += boxes(turns * timeblock, rest)
+    return Plan(tuple(instructions), partition.size, (lags + steps,), ((lags, 0),), lags + 1)
+
+
+def _components(graph: nx.DiGraph) -> list[list[int]]:
+    """The strongly connected components, each in the order of its blocks, sources first."""
+    condensed = nx.condensation(graph)
+    order = nx.lexicographical_topological_sort(condensed, key=lambda c: min(condensed.nodes[c]["members"]))
+    return [sorted(condensed.nodes[component]["members"]) for component in order]
