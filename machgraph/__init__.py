@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from machgraph.io import load as load
     from machgraph.io import save as save
     from machgraph.nilpotent import NilpotentMachine as NilpotentMachine
+    from machgraph.parametric import ConvMachine as ConvMachine
     from machgraph.parametric import DenseMachine as DenseMachine
+    from machgraph.parametric import RecurrentMachine as RecurrentMachine
 
 _HOME = {
     "Architecture": "architecture",
+    "ConvMachine": "parametric",
     "DenseMachine": "parametric",
     "Machine": "architecture",
     "NilpotentMachine": "nilpotent",
     "depends_on": "architecture",
     "depth_sequence": "cofiltration",
+    "RecurrentMachine": "parametric",
     "load": "io",
     "save": "io",
 }

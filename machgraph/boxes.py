@@ -94,6 +94,8 @@ def _convolution_plan(
         for taps in product(*map(range, kernel_size))
     ]
     instructions: list[Instruction] = []
+    if len(grid) == 1 and padding != "circular":
+        instructions.append(Clear((0, partition.size)))  # for the dual, whose products reach into the padding
     for i, rows in enumerate(pairwise(partition.bounds)):
         instructions += [
             Accumulate(rows, (partition.bounds[start], partition.bounds[stop]), columns, tap, offset)
@@ -103,7 +105,7 @@ def _convolution_plan(
         instructions.append(Activate(rows, i, columns))
         if padding == "circular":
             instructions.append(Wrap(rows))
-        elif len(grid) > 1:  # in one dimension the columns hold no padding
+        elif len(grid) > 1:  # the columns run from the first pixel to the last and cross padding
             instructions.append(Clear(rows))
     return Plan(tuple(instructions), partition.size, grid, around, len(offsets))
 
@@ -144,7 +146,7 @@ def _recurrent_plan(partition: Partition, mask_bytes: bytes, lags: int, steps: i
             for start, stop in runs(mask[lag, i] & flags)
         ]
 
-    instructions: list[Instruction] = []
+    instructions: list[Instruction] = [Clear((0, partition.size))]  # for the dual, which reaches into the padding
     for component in _components(graph):
         whole = (lags, lags + steps)
         for i in component:  # what other blocks say is known beforehand, at all times

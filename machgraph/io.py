@@ -12,12 +12,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from machgraph.activation import ACTIVATIONS
-from machgraph.parametric import DenseMachine
+from machgraph.parametric import ConvMachine, DenseMachine, ParametricMachine, RecurrentMachine
 
 FORMAT = "machgraph/1"
+COMMON = ("widths", "activation", "shortcuts", "bias")
+KINDS: dict[str, tuple[type[ParametricMachine], tuple[str, ...]]] = {  # with what each says beside the common names
+    "dense": (DenseMachine, ()),
+    "convolution": (ConvMachine, ("kernel_size", "dilation", "padding")),
+    "recurrence": (RecurrentMachine, ("lags", "timeblock")),
+}
 
 
-def save(machine: DenseMachine, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> Path:
+def save(machine: ParametricMachine, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> Path:
     """Write a machine to one file, whole or not at all: what stood there before stays until the new file is complete.
 
     Parameters
@@ -54,7 +60,7 @@ def save(machine: DenseMachine, path: str | os.PathLike[str], metadata: Mapping[
     return path
 
 
-def load(path: str | os.PathLike[str]) -> DenseMachine:
+def load(path: str | os.PathLike[str]) -> ParametricMachine:
     """The machine in a file that ``save`` wrote: equal to the last bit.
 
     Raises
@@ -77,8 +83,11 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     return metadata
 
 
-def specification(machine: DenseMachine) -> dict[str, Any]:
-    """The architecture of a machine as a JSON object: ``kind, widths, activation, shortcuts, bias``.
+def specification(machine: ParametricMachine) -> dict[str, Any]:
+    """The architecture of a machine as a JSON object.
+
+    All kinds have ``kind, widths, activation, shortcuts, bias``; a ``convolution`` also ``kernel_size, dilation,
+    padding``, and a ``recurrence`` ``lags, timeblock``, its shortcuts being ``[lag, block_out, block_in]``.
 
     Examples
     --------
@@ -91,38 +100,48 @@ def specification(machine: DenseMachine) -> dict[str, Any]:
                 f"got the activation {activation.name!r}, a function that can't be written down: "
                 f"to be saved a machine needs named ones ({', '.join(ACTIVATIONS)})"
             )
+    kind, more = next((kind, more) for kind, (made, more) in KINDS.items() if type(machine) is made)
     return {
-        "kind": "dense",
+        "kind": kind,
         "widths": list(machine.partition.widths),
         "activation": [activation.name for activation in machine.activation],
         "shortcuts": machine.shortcuts.astype(int).tolist(),
         "bias": machine.bias is not None,
+        **{name: getattr(machine, name) for name in more},
     }
 
 
-def from_specification(specification: Mapping[str, Any], **settings: Any) -> DenseMachine:
-    """A new machine of this architecture; only ``widths`` is needed, the rest has ``DenseMachine``'s defaults.
+def from_specification(specification: Mapping[str, Any], **settings: Any) -> ParametricMachine:
+    """A new machine of this architecture.
 
     Parameters
     ----------
-    specification : as the function ``specification`` gives.
-    settings : ``dtype``, ``device``, ``generator`` of ``DenseMachine``.
+    specification : as the function ``specification`` gives. Only ``widths`` is needed, and ``kernel_size`` or ``lags``;
+        the rest has the machine's own defaults, and ``kind`` is ``dense``.
+    settings : ``dtype``, ``device``, ``generator`` of the machine.
 
     Raises
     ------
-    ValueError : a name that is missing or unknown, or a value that ``DenseMachine`` refuses.
+    ValueError : a name that is missing or unknown, or a value that the machine refuses.
     """
-    known = {"kind", "widths", "activation", "shortcuts", "bias"}
-    if not isinstance(specification, Mapping) or "widths" not in specification or set(specification) - known:
-        got = ", ".join(map(str, specification)) if isinstance(specification, Mapping) else repr(specification)
-        raise ValueError(f"got a description with {got}: it must hold widths, and may hold {', '.join(sorted(known))}")
+    if not isinstance(specification, Mapping):
+        raise ValueError(f"got a description of type {type(specification).__name__}: give an object that holds widths")
     arguments = dict(specification)
-    if (kind := arguments.pop("kind", "dense")) != "dense":
-        raise ValueError(f"got a machine of kind {kind!r}: this version knows dense machines")
+    kind = arguments.pop("kind", "dense")
+    if kind not in KINDS:
+        raise ValueError(f"got a machine of kind {kind!r}: this version knows {', '.join(KINDS)}")
+    made, more = KINDS[kind]
+    needed = ("widths", *more[:1])
+    if not set(needed) <= set(arguments) or set(arguments) - {*COMMON, *more}:
+        got = ", ".join(map(str, arguments)) or "nothing"
+        raise ValueError(
+            f"got a description with {got}: for kind {kind!r} it must hold {' and '.join(needed)}, "
+            f"and may hold {', '.join((*COMMON[1:], *more[1:]))}"
+        )
     shortcuts = arguments.pop("shortcuts", None)
     if shortcuts is not None and not isinstance(shortcuts, str):
         shortcuts = np.array(shortcuts)
-    return DenseMachine(arguments.pop("widths"), shortcuts=shortcuts, **arguments, **settings)
+    return made(arguments.pop("widths"), shortcuts=shortcuts, **arguments, **settings)
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Any]]:

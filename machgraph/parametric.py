@@ -1,137 +1,136 @@
 """Parametric machines: one linear map, one pointwise nonlinearity and a partition of the index set (section 3)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from machgraph.activation import Activation, Pointwise, per_block
 from machgraph.architecture import Architecture, Machine
-from machgraph.boxes import dense_plan
-from machgraph.partition import Mask, Partition, channel_mask, fan_in, shortcut_mask, weight_count
+from machgraph.boxes import Padding, convolution_plan, dense_plan, margins, recurrent_plan
+from machgraph.partition import Mask, Partition, channel_mask, lag_mask, shortcut_mask
 from machgraph.plan import Plan
 from machgraph.resolvent import resolvent
 
 
-class DenseMachine(nn.Module):
-    """A generalized multi-layer perceptron: ``y = W z + y0 + bias``, ``z = σ(y) + z0`` (eqs. 10 and 11).
+class ParametricMachine(nn.Module, ABC):
+    """``y = w z + y0 + bias``, ``z = σ(y) + z0`` over an index set in blocks (eqs. 10 and 11).
 
-    Parameters
-    ----------
-    widths : number of channels of each block; block 0 is the input, the last block the output.
-    activation : σ, for all blocks or one for each: a pointwise callable or a name (``identity, tanh, sigmoid, relu,
-        leaky_relu, elu, gelu, silu, softplus, sine``).
-    shortcuts : which block hears which: ``None`` (every later block hears every earlier one), ``"sequential"`` (a
-        multi-layer perceptron), or a boolean array ``[block_out, block_in]``.
-    bias : whether to learn a part of ``y0``, one number for each channel.
-    generator : source of the initial weights.
+    Dense, convolutional and recurrent machines give it the shape of a kernel, a mask and a plan, and nothing else.
+    Tensors are ``(*batch, channel, *size)``; ``size`` are the positions: none, pixels, or steps of time.
 
     Attributes
     ----------
-    weight : ``W`` of eq. 11, shape ``(channels, channels)``, ``[channel_out, channel_in]``. What the mask leaves out is
-        stored as 0, is never read and gets a gradient of exactly 0.
-    bias : shape ``(channels,)``, or ``None``.
+    weight : ``w``, shape ``(channels, channels, *kernel)``, ``[channel_out, channel_in, *tap]``. What the mask leaves
+        out is stored as 0, is never read and gets a gradient of exactly 0.
+    bias : a learned part of ``y0``, shape ``(channels,)``, the same at every position; or ``None``.
     partition, shortcuts, activation : the architecture, as values.
-
-    Raises
-    ------
-    ValueError : fewer than two blocks, a width below 1, an unknown activation, a shortcut to an earlier block.
-
-    Examples
-    --------
-    >>> machine = DenseMachine((1, 1, 1), activation="identity", bias=False)
-    >>> _ = machine.weight.data.copy_(torch.tensor([[0.0, 0, 0], [2, 0, 0], [5, 3, 0]]))
-    >>> machine(torch.tensor([[1.0]]))  # z1 = 2, z2 = 5 + 3 * 2
-    tensor([[ 1.,  2., 11.]], grad_fn=...)
     """
 
     weight: nn.Parameter
     bias: nn.Parameter | None
+    partition: Partition
+    shortcuts: Mask
+    activation: tuple[Activation, ...]
 
-    def __init__(
+    def _set(
         self,
         widths: Sequence[int],
-        *,
-        activation: str | Pointwise | Sequence[str | Pointwise] = "relu",
-        shortcuts: Any = None,
-        bias: bool = True,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        activation: str | Pointwise | Sequence[str | Pointwise],
+        shortcuts: Callable[[int], Mask],
+        kernel: tuple[int, ...],
+        bias: bool,
+        generator: torch.Generator | None,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
     ) -> None:
-        super().__init__()
         self.partition = Partition(tuple(widths))
         if len(self.partition) < 2:
             raise ValueError(
                 f"got {len(self.partition)} block: a machine needs at least an input and an output, as in (64, 10)"
             )
-        self.shortcuts: Mask = shortcut_mask(shortcuts, len(self.partition))
-        self.activation: tuple[Activation, ...] = per_block(activation, len(self.partition))
+        self.shortcuts = shortcuts(len(self.partition))
+        self.activation = per_block(activation, len(self.partition))
         channels = self.partition.size
-        self.weight = nn.Parameter(torch.empty(channels, channels, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.empty(channels, channels, *kernel, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(channels, device=device, dtype=dtype)) if bias else None
         self.reset_parameters(generator)
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights and bias of each block uniformly in ± 1/sqrt(fan-in), as ``nn.Linear`` does.
+    @abstractmethod
+    def plan(self, size: tuple[int, ...]) -> Plan:
+        """The instructions that solve this machine on positions of this size."""
 
-        The fan-in counts the inputs that the mask leaves; a block that hears nothing begins at 0.
+    @property
+    @abstractmethod
+    def weight_mask(self) -> Mask:
+        """Which weights there are, a boolean array of the shape of ``weight``."""
+
+    @property
+    def dimensions(self) -> int:
+        """Number of axes of positions, after the channels."""
+        return self.weight.dim() - 2
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw weights and bias of each block uniformly in ± 1/sqrt(fan-in), as torch's own layers do.
+
+        The fan-in counts the inputs that the mask leaves, over all taps; a block that hears nothing begins at 0.
         """
-        mask = torch.from_numpy(channel_mask(self.shortcuts, self.partition)).to(self.weight.device)
+        mask = torch.from_numpy(self.weight_mask).to(self.weight.device)
         with torch.no_grad():
-            for i, inputs in enumerate(fan_in(self.shortcuts, self.partition)):
-                bound = inputs**-0.5 if inputs else 0.0
+            for i in range(len(self.partition)):
                 rows = self.partition.block(i)
+                inputs = int(mask[rows.start].sum())
+                bound = inputs**-0.5 if inputs else 0.0
                 self.weight[rows].uniform_(-bound, bound, generator=generator)
                 if self.bias is not None:
                     self.bias[rows].uniform_(-bound, bound, generator=generator)
             self.weight.mul_(mask)
-
-    @property
-    def plan(self) -> Plan:
-        """The instructions that solve this machine."""
-        return dense_plan(self.partition, self.shortcuts)
 
     def solve(self, y0: Tensor, z0: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Both halves ``(y, z)`` of the solution of the machine equation.
 
         Parameters
         ----------
-        y0, z0 : ``(..., channel)``; they may hold only the first channels, and the rest is zero.
+        y0, z0 : ``(*batch, channel, *size)``; they may hold only the first channels, and the rest is zero.
 
         Returns
         -------
-        ``y`` and ``z``, each ``(..., channels)``: all of machine space.
+        ``y`` and ``z``, each ``(*batch, channels, *size)``: all of machine space.
+
+        Raises
+        ------
+        ValueError : too many channels or too few axes, sizes that differ, another dtype or device than the weights'.
         """
         y0 = self._checked(y0, "y0")
-        batch = y0.shape[:-1]
+        batch, size = self._batch_and_size(y0)
+        plan = self.plan(size)
         if z0 is not None:
             z0 = self._checked(z0, "z0")
-            if z0.shape[:-1] != batch:
+            if self._batch_and_size(z0) != (batch, size):
                 raise ValueError(
-                    f"got y0 of shape {tuple(y0.shape)} and z0 of shape {tuple(z0.shape)}: their batches must agree"
+                    f"got y0 of shape {tuple(y0.shape)} and z0 of shape {tuple(z0.shape)}: "
+                    "they may differ in the number of channels alone"
                 )
-            z0 = nn.functional.pad(z0, (0, self.partition.size - z0.shape[-1]))
-            z0 = z0.reshape(-1, self.partition.size).mT[None]
+            z0 = self._to_positions(self._filled(z0), plan)
         bias = None if self.bias is None else self.bias[None]
-        y, z = resolvent(
-            self.plan, self.activation, self.weight[None, None], bias, y0.reshape(-1, y0.shape[-1]).mT[None], z0
-        )
-        shape = (*batch, self.partition.size)
-        return y[0].mT.reshape(shape), z[0].mT.reshape(shape)
+        matrices = self.weight.flatten(2).movedim(-1, 0) if self.dimensions else self.weight[None]
+        y, z = resolvent(plan, self.activation, matrices[None], bias, self._to_positions(y0, plan), z0)
+        return self._from_positions(y, plan, batch, size), self._from_positions(z, plan, batch, size)
 
     def forward(self, y0: Tensor) -> Tensor:
-        """``z`` over all of machine space, ``(..., channels)``, for an input ``y0`` of ``(..., channel)``."""
+        """``z`` of ``solve``: all of machine space, ``(*batch, channels, *size)``."""
         return self.solve(y0)[1]
 
     def output(self, z: Tensor) -> Tensor:
         """The last block of ``z``."""
-        return z[..., self.partition.block(-1)]
+        return self.split(z)[-1]
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """``x`` of ``(..., channels)`` by block."""
-        return x.split(self.partition.widths, dim=-1)
+        """``x`` of ``(*batch, channels, *size)`` by block."""
+        return torch.split(x, list(self.partition.widths), dim=self._axis)
 
     @property
     def architecture(self) -> Architecture:
@@ -151,21 +150,20 @@ class DenseMachine(nn.Module):
 
     def components(self, y0: Tensor, z0: Tensor | None = None) -> dict[str, Tensor]:
         """The input function ``g`` of the machine equation, by component: ``y0`` with the bias, and ``z0``."""
-        y0 = nn.functional.pad(self._checked(y0, "y0"), (0, self.partition.size - y0.shape[-1]))
+        y0 = self._filled(self._checked(y0, "y0"))
         if self.bias is not None:
-            y0 = y0 + self.bias
-        z0 = torch.zeros_like(y0) if z0 is None else self._checked(z0, "z0")
-        z0 = nn.functional.pad(z0, (0, self.partition.size - z0.shape[-1]))
+            y0 = y0 + self.bias.view(-1, *[1] * self.dimensions)
+        z0 = torch.zeros_like(y0) if z0 is None else self._filled(self._checked(z0, "z0"))
         halves = {"y": self.split(y0), "z": self.split(z0)}
         return {f"{half}_{i}": block for half, blocks in halves.items() for i, block in enumerate(blocks)}
 
     def parameter_count(self) -> int:
         """Number of weights that the mask leaves, and of biases."""
-        return weight_count(self.shortcuts, self.partition) + (0 if self.bias is None else self.bias.numel())
+        return int(self.weight_mask.sum()) + (0 if self.bias is None else self.bias.numel())
 
     def flops(self) -> int:
-        """Floating-point operations of a forward pass per sample: two a weight, one a bias; σ is not counted."""
-        return 2 * weight_count(self.shortcuts, self.partition) + (0 if self.bias is None else self.bias.numel())
+        """Floating-point operations of a forward pass per sample and position: two a weight, one a bias, none a σ."""
+        return 2 * int(self.weight_mask.sum()) + (0 if self.bias is None else self.bias.numel())
 
     def extra_repr(self) -> str:
         """What ``print`` shows of the machine."""
@@ -177,22 +175,261 @@ class DenseMachine(nn.Module):
         def w(*z: Tensor) -> Tensor:
             rows = self.weight[self.partition.block(i)]
             columns = [rows[:, self.partition.block(j)] for j in sources]
-            return nn.functional.linear(torch.cat(z, dim=-1), torch.cat(columns, dim=-1))
+            return self._linear(torch.cat(columns, dim=1), torch.cat(z, dim=self._axis))
 
         return w
 
-    def _checked(self, x: Tensor, name: str) -> Tensor:
+    @abstractmethod
+    def _linear(self, weight: Tensor, z: Tensor) -> Tensor:
+        """What a part of the weights makes of a part of ``z``, by torch's own layers."""
+
+    @property
+    def _axis(self) -> int:
+        return -1 - self.dimensions
+
+    def _batch_and_size(self, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        axis = x.dim() + self._axis
+        return tuple(x.shape[:axis]), tuple(x.shape[axis + 1 :])
+
+    def _filled(self, x: Tensor) -> Tensor:
+        """With the channels that it does not hold, as zeros."""
+        missing = self.partition.size - x.shape[self._axis]
+        return nn.functional.pad(x, (0, 0) * self.dimensions + (0, missing)) if missing else x
+
+    def _to_positions(self, x: Tensor, plan: Plan) -> Tensor:
+        """``(*batch, channel, *size)`` to ``[1, channel, position]``: padded, the samples of the batch innermost."""
+        channels, size = x.shape[self._axis], x.shape[self._axis + 1 :] if self.dimensions else ()
+        samples = int(np.prod(x.shape[: self._axis])) if x.dim() > 1 + self.dimensions else 1
+        x = x.reshape(samples, channels, *size).movedim(0, -1)
+        if any(sum(margin) for margin in plan.margins):
+            x = nn.functional.pad(x, (0, 0, *[side for margin in reversed(plan.margins) for side in margin]))
+        return x.reshape(1, channels, plan.positions * samples)
+
+    def _from_positions(self, x: Tensor, plan: Plan, batch: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
         channels = self.partition.size
+        x = x.view(channels, *plan.grid, -1) if x.numel() else x.new_empty((channels, *plan.grid, 0))
+        for axis, ((before, _), extent) in enumerate(zip(plan.margins, size, strict=True), start=1):
+            x = x.narrow(axis, before, extent)
+        return x.movedim(-1, 0).reshape(*batch, channels, *size)
+
+    def _checked(self, x: Tensor, name: str) -> Tensor:
+        channels, layout = self.partition.size, ", ".join(["...", "channel", *["size"] * self.dimensions])
         if not isinstance(x, Tensor):
-            raise TypeError(f"got {name} of type {type(x).__name__}: give a torch tensor of shape (..., channel)")
-        if x.dim() == 0 or not 1 <= x.shape[-1] <= channels:
+            raise TypeError(f"got {name} of type {type(x).__name__}: give a torch tensor of shape ({layout})")
+        if x.dim() < 1 + self.dimensions or not 1 <= x.shape[self._axis] <= channels:
             raise ValueError(
-                f"got {name} of shape {tuple(x.shape)}: the last axis must hold 1 to {channels} channels "
+                f"got {name} of shape {tuple(x.shape)}: it must be ({layout}) with 1 to {channels} channels "
                 f"(the machine's input block has {self.partition.widths[0]})"
             )
+        if 0 in x.shape[x.dim() - self.dimensions :]:
+            raise ValueError(f"got {name} of shape {tuple(x.shape)}: it has no positions; give at least one")
         if x.dtype != self.weight.dtype or x.device != self.weight.device:
             raise ValueError(
                 f"got {name} of {x.dtype} on {x.device} for a machine of {self.weight.dtype} on {self.weight.device}: "
                 f"convert one of them, for example {name}.to(machine.weight)"
             )
         return x
+
+
+class DenseMachine(ParametricMachine):
+    """A generalized multi-layer perceptron: ``y = W z + y0 + bias``, ``z = σ(y) + z0`` (eqs. 10 and 11).
+
+    Tensors are ``(..., channel)``.
+
+    Parameters
+    ----------
+    widths : number of channels of each block; block 0 is the input, the last block the output.
+    activation : σ, for all blocks or one for each: a pointwise callable or a name (``identity, tanh, sigmoid, relu,
+        leaky_relu, elu, gelu, silu, softplus, sine``).
+    shortcuts : which block hears which: ``None`` (every later block hears every earlier one), ``"sequential"`` (a
+        multi-layer perceptron), or a boolean array ``[block_out, block_in]``.
+    bias : whether to learn a part of ``y0``, one number for each channel.
+    generator : source of the initial weights.
+
+    Raises
+    ------
+    ValueError : fewer than two blocks, a width below 1, an unknown activation, a shortcut to an earlier block.
+
+    Examples
+    --------
+    >>> machine = DenseMachine((1, 1, 1), activation="identity", bias=False)
+    >>> _ = machine.weight.data.copy_(torch.tensor([[0.0, 0, 0], [2, 0, 0], [5, 3, 0]]))
+    >>> machine(torch.tensor([[1.0]]))  # z1 = 2, z2 = 5 + 3 * 2
+    tensor([[ 1.,  2., 11.]], grad_fn=...)
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        *,
+        activation: str | Pointwise | Sequence[str | Pointwise] = "relu",
+        shortcuts: Any = None,
+        bias: bool = True,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self._set(widths, activation, lambda n: shortcut_mask(shortcuts, n), (), bias, generator, device, dtype)
+
+    def plan(self, size: tuple[int, ...] = ()) -> Plan:
+        """The instructions of algorithm 1."""
+        return dense_plan(self.partition, self.shortcuts)
+
+    @property
+    def weight_mask(self) -> Mask:
+        """Which weights there are, ``(channels, channels)``."""
+        return channel_mask(self.shortcuts, self.partition)
+
+    def _linear(self, weight: Tensor, z: Tensor) -> Tensor:
+        return nn.functional.linear(z, weight)
+
+
+class ConvMachine(ParametricMachine):
+    """A convolutional machine with shortcuts: ``I_i = positions × J_i``, in 1, 2 or 3 dimensions (section 3).
+
+    Tensors are ``(..., channel, *size)``; every block has the size of the input.
+
+    Parameters
+    ----------
+    widths, activation, shortcuts, bias, generator : as for ``DenseMachine``.
+    kernel_size : taps along each axis; a number alone for one dimension. ``weight`` is ``(out, in, *kernel_size)``.
+    padding : what is beyond the border: ``"same"`` (zeros on both sides, for an even kernel one more after, as torch
+        does), ``"causal"`` (zeros, all of them before), ``"circular"`` (the other side).
+    dilation : distance between taps, for all axes or for each.
+
+    Raises
+    ------
+    ValueError : as for ``DenseMachine``; a kernel of 0 or more than 3 axes; another padding.
+
+    Examples
+    --------
+    >>> machine = ConvMachine((1, 1), kernel_size=3, activation="identity", bias=False)
+    >>> _ = machine.weight.data.zero_()[1, 0].copy_(torch.tensor([1.0, 0.0, 2.0]))
+    >>> machine.output(machine(torch.tensor([[[1.0, 2.0, 3.0]]])))
+    tensor([[[4., 7., 2.]]], grad_fn=...)
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        kernel_size: int | Sequence[int],
+        *,
+        activation: str | Pointwise | Sequence[str | Pointwise] = "relu",
+        shortcuts: Any = None,
+        padding: Padding = "same",
+        dilation: int | Sequence[int] = 1,
+        bias: bool = True,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = _extents("kernel_size", kernel_size)
+        self.dilation = _extents("dilation", dilation, len(self.kernel_size))
+        if padding not in ("same", "causal", "circular"):
+            raise ValueError(f'got padding={padding!r}: give "same", "causal" or "circular"')
+        self.padding = padding
+        kernel = self.kernel_size
+        self._set(widths, activation, lambda n: shortcut_mask(shortcuts, n), kernel, bias, generator, device, dtype)
+
+    def plan(self, size: tuple[int, ...]) -> Plan:
+        """One box a block, over all positions."""
+        if self.padding == "circular":
+            for extent, sides in zip(size, margins(self.kernel_size, self.dilation, self.padding), strict=True):
+                if max(sides) > extent:
+                    raise ValueError(
+                        f"got {extent} positions for a circular kernel that reaches {max(sides)} beyond: "
+                        "give more positions, or a smaller kernel_size or dilation"
+                    )
+        return convolution_plan(self.partition, self.shortcuts, size, self.kernel_size, self.dilation, self.padding)
+
+    @property
+    def weight_mask(self) -> Mask:
+        """Which weights there are, ``(channels, channels, *kernel_size)``: all taps of a pair of blocks, or none."""
+        mask = channel_mask(self.shortcuts, self.partition)
+        return np.broadcast_to(mask.reshape(*mask.shape, *[1] * self.dimensions), self.weight.shape).copy()
+
+    def _linear(self, weight: Tensor, z: Tensor) -> Tensor:
+        sides = margins(self.kernel_size, self.dilation, self.padding)
+        pad = [side for margin in reversed(sides) for side in margin]
+        convolution = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[self.dimensions - 1]
+        flat = z.reshape(-1, *z.shape[self._axis :])
+        padded = nn.functional.pad(flat, pad, mode="circular" if self.padding == "circular" else "constant")
+        y = convolution(padded, weight, dilation=self.dilation)
+        return y.reshape(*z.shape[: self._axis], *y.shape[1:])
+
+
+class RecurrentMachine(ParametricMachine):
+    """A recurrent machine with shortcuts in depth and in time: ``I_t,i = {t} × J_i`` (section 3).
+
+    Tensors are ``(..., channel, time)``. ``weight[:, :, τ]`` multiplies ``z[t - τ]``; before the series all is 0. A
+    mask entry is legal when its source box comes before its target box at every time: lags below ``timeblock`` from
+    earlier blocks, other lags from every block.
+
+    Parameters
+    ----------
+    widths, activation, bias, generator : as for ``DenseMachine``.
+    lags : the longest lag; there are ``lags + 1`` with lag 0.
+    timeblock : steps of time that are updated at once.
+    shortcuts : ``None`` (all that is legal), ``"sequential"`` (lag 0 from the block before, and each block but the
+        input its own past), a boolean array ``[block_out, block_in]`` (all legal lags of these pairs), or
+        ``[lag, block_out, block_in]``.
+
+    Raises
+    ------
+    ValueError : as for ``DenseMachine``; negative lags, a time block below 1, an entry that is not legal.
+
+    Examples
+    --------
+    >>> machine = RecurrentMachine((1, 1), lags=1, shortcuts="sequential", activation="identity", bias=False)
+    >>> _ = machine.weight.data.zero_()[1].copy_(torch.tensor([[1.0, 0.0], [0.0, 0.5]]))
+    >>> machine.output(machine(torch.tensor([[[1.0, 0.0, 2.0]]])))  # z[t] = x[t] + z[t - 1] / 2
+    tensor([[[1.0000, 0.5000, 2.2500]]], grad_fn=...)
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        lags: int,
+        *,
+        activation: str | Pointwise | Sequence[str | Pointwise] = "tanh",
+        timeblock: int = 1,
+        shortcuts: Any = None,
+        bias: bool = True,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if lags < 0 or timeblock < 1:
+            raise ValueError(f"got lags={lags} and timeblock={timeblock}: lags are 0 or more, a time block 1 or more")
+        self.lags, self.timeblock = int(lags), int(timeblock)
+
+        def mask(blocks: int) -> Mask:
+            return lag_mask(shortcuts, blocks, self.lags, self.timeblock)
+
+        self._set(widths, activation, mask, (self.lags + 1,), bias, generator, device, dtype)
+
+    def plan(self, size: tuple[int, ...]) -> Plan:
+        """Loops over time where a block hears its own past, all of time at once elsewhere."""
+        return recurrent_plan(self.partition, self.shortcuts, size[0], self.timeblock)
+
+    @property
+    def weight_mask(self) -> Mask:
+        """Which weights there are, ``(channels, channels, lags + 1)``."""
+        return np.stack([channel_mask(mask, self.partition) for mask in self.shortcuts], axis=-1)
+
+    def _linear(self, weight: Tensor, z: Tensor) -> Tensor:
+        padded = nn.functional.pad(z.reshape(-1, *z.shape[-2:]), (self.lags, 0))
+        y = nn.functional.conv1d(padded, weight.flip(-1))  # tap k of a convolution is lag lags - k
+        return y.reshape(*z.shape[:-2], *y.shape[1:])
+
+
+def _extents(name: str, value: int | Sequence[int], axes: int | None = None) -> tuple[int, ...]:
+    """One positive number for each axis."""
+    extents = (value,) * (axes or 1) if isinstance(value, int) else tuple(int(extent) for extent in value)
+    if not 1 <= len(extents) <= 3 or axes not in (None, len(extents)) or min(extents) < 1:
+        count = "one, two or three numbers" if axes is None else f"one number, or {axes}"
+        raise ValueError(f"got {name}={value!r}: give {count} of at least 1")
+    return extents

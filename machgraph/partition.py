@@ -97,9 +97,7 @@ def shortcut_mask(shortcuts: Any, blocks: int) -> Mask:
         raise ValueError(
             f"got shortcuts of shape {mask.shape}: {blocks} blocks need ({blocks}, {blocks}), [block_out, block_in]"
         )
-    if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
-        raise ValueError("got shortcuts that are not true or false: each entry [block_out, block_in] must be a boolean")
-    mask = mask.astype(bool)
+    mask = _boolean(mask)
     illegal = np.argwhere(mask & ~np.tri(blocks, k=-1, dtype=bool))
     if len(illegal):
         out, source = (int(k) for k in illegal[0])
@@ -108,6 +106,72 @@ def shortcut_mask(shortcuts: Any, blocks: int) -> Mask:
             "a block may only hear earlier blocks, so set it to False or reorder the blocks"
         )
     return mask
+
+
+def _boolean(mask: NDArray[Any]) -> Mask:
+    if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
+        raise ValueError("got shortcuts that are not true or false: each entry [block_out, block_in] must be a boolean")
+    return mask.astype(bool)
+
+
+def lag_mask(shortcuts: Any, blocks: int, lags: int, timeblock: int) -> Mask:
+    """Which block hears which at which lag, as a boolean array ``[lag, block_out, block_in]``.
+
+    An entry is legal when its source box comes before its target box at every time. With boxes of ``timeblock`` steps:
+    any lag from an earlier block, lags of at least ``timeblock`` from every block. It does not depend on the length of
+    the series.
+
+    Parameters
+    ----------
+    shortcuts : ``None`` (all that is legal); ``"sequential"`` (lag 0 from the block before, and the past of each block
+        but the input); a boolean array ``[block_out, block_in]`` (all legal lags of these pairs) or
+        ``[lag, block_out, block_in]``.
+    lags : the longest lag.
+    timeblock : steps of time that one box updates.
+
+    Raises
+    ------
+    ValueError : another word, another shape, or an entry that is not legal.
+
+    Examples
+    --------
+    >>> lag_mask(None, blocks=2, lags=1, timeblock=1).astype(int)
+    array([[[0, 0],
+            [1, 0]],
+    <BLANKLINE>
+           [[1, 1],
+            [1, 1]]])
+    """
+    legal = np.zeros((lags + 1, blocks, blocks), dtype=bool)
+    legal[:] = np.tri(blocks, k=-1, dtype=bool)
+    legal[timeblock:] = True
+    if shortcuts is None:
+        return legal
+    if isinstance(shortcuts, str):
+        if shortcuts != "sequential":
+            raise ValueError(f'got shortcuts={shortcuts!r}: give None, "sequential", or an array')
+        own = np.eye(blocks, dtype=bool)
+        own[0, 0] = False
+        mask = legal & own
+        mask[0] |= np.eye(blocks, k=-1, dtype=bool)
+        return mask
+    mask = np.array(shortcuts)
+    shapes = ((blocks, blocks), (lags + 1, blocks, blocks))
+    if mask.shape not in shapes:
+        raise ValueError(
+            f"got shortcuts of shape {mask.shape}: give [block_out, block_in] of shape {shapes[0]}, "
+            f"or [lag, block_out, block_in] of shape {shapes[1]}"
+        )
+    mask = _boolean(mask)
+    refused = np.argwhere(mask & ~(legal.any(axis=0) if mask.ndim == 2 else legal))
+    if len(refused):
+        *_, out, source = (int(k) for k in refused[0])
+        raise ValueError(
+            f"shortcuts[{', '.join(map(str, refused[0]))}] lets block {source} feed block {out} before it is known: "
+            f"block {out} may hear blocks before it at any lag, and others from lag {timeblock} (the time block) on"
+            + ("" if lags >= timeblock else f", which is beyond lags={lags}")
+        )
+    return mask & legal if mask.ndim == 2 else mask
 
 
 def channel_mask(mask: Mask, partition: Partition) -> Mask:

@@ -77,7 +77,7 @@ class _Resolvent(torch.autograd.Function):
         shape = (y0.shape[0], plan.channels, y0.shape[-1])
         Y = y0.new_zeros(shape) if bias is None else _copy(bias.unsqueeze(-1).expand(shape))
         Y[:, : y0.shape[1]] += y0
-        Z = torch.empty_like(Y) if z0 is None else z0.clone(memory_format=torch.contiguous_format)
+        Z = _unwritten(plan, Y) if z0 is None else _copy(z0)
 
         def activate(step: Activate, Y_box: Tensor, Z_box: Tensor) -> None:
             activated = activations[step.block].function(Y_box)
@@ -145,7 +145,7 @@ class _LinearResolvent(torch.autograd.Function):
     @staticmethod
     def forward(plan: Plan, W: Tensor, s: Tensor, y0: Tensor | None, z0: Tensor | None) -> tuple[Tensor, Tensor]:
         Y = torch.zeros_like(s, memory_format=torch.contiguous_format) if y0 is None else _copy(y0)
-        Z = torch.empty_like(Y) if z0 is None else _copy(z0)
+        Z = _unwritten(plan, Y) if z0 is None else _copy(z0)
         W_, Y_, Z_, s_ = one_or_many(W, Y, Z, s)
         samples = Y.shape[-1] // plan.positions
 
@@ -261,6 +261,11 @@ def _slopes(plan: Plan, activations: Activations, y: Tensor, output: Tensor | No
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
+
+
+def _unwritten(plan: Plan, like: Tensor) -> Tensor:
+    """For what σ writes, all but the padding: that is 0 and stays so."""
+    return torch.zeros_like(like) if plan.margins else torch.empty_like(like)
 
 
 def _copy(tensor: Tensor) -> Tensor:

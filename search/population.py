@@ -69,8 +69,14 @@ def trained(point: Point, dataset: Dataset, outcome: Outcome) -> DenseMachine:
     machine = build(point, dataset, seed=0)
     with torch.no_grad():
         machine.weight.copy_(outcome.weight)
-        machine.bias.copy_(outcome.bias)
+        _bias(machine).copy_(outcome.bias)
     return machine
+
+
+def _bias(machine: DenseMachine) -> Tensor:
+    """Every candidate has one."""
+    assert machine.bias is not None
+    return machine.bias
 
 
 def evaluate(machine: DenseMachine, dataset: Dataset, part: Part) -> tuple[float, float]:
@@ -147,7 +153,7 @@ class _Candidate:
 
     def outcome(self) -> Outcome:
         epochs, curve = len(self.curve), tuple(self.curve)
-        weight, bias = self.machine.weight.detach(), self.machine.bias.detach()
+        weight, bias = self.machine.weight.detach(), _bias(self.machine).detach()
         return Outcome(self.status, epochs, self.loss, self.score, curve, self.seconds, weight, bias)
 
 
@@ -193,7 +199,7 @@ class _Population:
             self.mask[p, 0, rows, columns] = torch.from_numpy(
                 channel_mask(machine.shortcuts, machine.partition)
             ).float()
-            self.bias[p, columns] = machine.bias.detach()
+            self.bias[p, columns] = _bias(machine).detach()
         self.optimizer = torch.optim.AdamW(
             [{"params": [w, b], "lr": 0.0} for w, b in zip(self.weight, self.bias, strict=True)], fused=True
         )
@@ -224,7 +230,7 @@ class _Population:
                 candidate.loss, candidate.score, candidate.best_epoch = loss, score, len(candidate.curve)
                 with torch.no_grad():
                     candidate.machine.weight.copy_(self.weight[p, 0, candidate.index[:, None], candidate.index])
-                    candidate.machine.bias.copy_(self.bias[p, candidate.index])
+                    _bias(candidate.machine).copy_(self.bias[p, candidate.index])
 
     def drop(self, leavers: Sequence[_Candidate]) -> None:
         """Go on without these; the others do not notice."""

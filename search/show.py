@@ -10,7 +10,7 @@ from machgraph.io import from_specification, load, load_metadata
 from search.run import BEST, RUN
 
 if TYPE_CHECKING:
-    from machgraph.parametric import DenseMachine
+    from machgraph.parametric import ParametricMachine
 
 
 def machine_file(place: str | os.PathLike[str]) -> Path:
@@ -32,7 +32,7 @@ def machine_file(place: str | os.PathLike[str]) -> Path:
     return path
 
 
-def read_machine(place: str | os.PathLike[str]) -> "DenseMachine":
+def read_machine(place: str | os.PathLike[str]) -> "ParametricMachine":
     """The machine of a run, of a saved file, or, with new weights, of a description in JSON.
 
     Raises
@@ -52,7 +52,7 @@ def read_machine(place: str | os.PathLike[str]) -> "DenseMachine":
 _EXAMPLE = '{"widths": [64, 32, 10], "activation": "relu", "shortcuts": null}'
 
 
-def describe(machine: "DenseMachine") -> list[tuple[str, str]]:
+def describe(machine: "ParametricMachine") -> list[tuple[str, str]]:
     """Labels and lines: summary, order, levels and the sizes of the cofiltration."""
     architecture = machine.architecture
     blocks = "-".join(map(str, machine.partition.widths))
@@ -70,7 +70,7 @@ def describe(machine: "DenseMachine") -> list[tuple[str, str]]:
     ]
 
 
-def draw(machine: "DenseMachine", path: Path) -> None:
+def draw(machine: "ParametricMachine", path: Path) -> None:
     """Write a picture of a machine: its dependency graph, and below it which block hears which.
 
     Raises

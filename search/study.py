@@ -277,7 +277,9 @@ class _Driver:
         """The machine of the winner as it was found; trained again, in its generation, if its file is not there."""
         path = self.folder / BEST
         if path.exists() and load_metadata(path).get("key") == winner.key:
-            return load_machine(path)
+            machine = load_machine(path)
+            assert isinstance(machine, DenseMachine)
+            return machine
         generation = next(g for g in reversed(self.generations) if g.first <= winner.number)
         records = self.records[generation.first : generation.first + generation.size]
         together = [record for record in records if record.duplicate_of is None]

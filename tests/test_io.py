@@ -25,6 +25,21 @@ def test_a_machine_comes_back_to_the_last_bit(tmp_path, dtype, bias):
     torch.testing.assert_close(loaded(x), machine(x), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    "machine",
+    [
+        mg.ConvMachine((2, 3, 1), (3, 2), activation="silu", padding="circular", dilation=(1, 2)),
+        mg.RecurrentMachine((2, 3, 1), lags=3, timeblock=2, shortcuts="sequential", bias=False),
+    ],
+)
+def test_every_kind_comes_back(tmp_path, machine):
+    loaded = mg.load(mg.save(machine, tmp_path / "one.machgraph"))
+    assert type(loaded) is type(machine)
+    assert specification(loaded) == specification(machine)
+    x = torch.randn(2, 2, *(5, 6)[: machine.dimensions])
+    torch.testing.assert_close(loaded(x), machine(x), rtol=0, atol=0)
+
+
 def test_metadata(tmp_path, machine):
     path = mg.save(machine, tmp_path / "m.machgraph", metadata={"classes": ["a", "b"], "score": 0.5})
     assert load_metadata(path) == {"classes": ["a", "b"], "score": 0.5}
@@ -80,9 +95,11 @@ def _write(path, content):
         (
             lambda p: from_specification({"width": [3, 1]}),
             ValueError,
-            "got a description with width: it must hold widths",
+            "with width: for kind 'dense' it must hold widths",
         ),
         (lambda p: from_specification({"widths": [3, 1], "kind": "conv"}), ValueError, "kind 'conv'"),
+        (lambda p: from_specification({"widths": [3, 1], "kind": "recurrence"}), ValueError, "hold widths and lags"),
+        (lambda p: from_specification([3, 1]), ValueError, "a description of type list"),
     ],
 )
 def test_what_is_refused(tmp_path, act, error, sentence):

@@ -332,10 +332,18 @@ def test_without_gradients_nothing_is_kept():
     [
         (lambda m: mg.DenseMachine((3,)), ValueError, "got 1 block: a machine needs at least an input and an output"),
         (lambda m: mg.DenseMachine((3, 2), activation="rel"), ValueError, "did you mean 'relu'"),
-        (lambda m: m(torch.randn(5, 10)), ValueError, r"got y0 of shape \(5, 10\): the last axis must hold 1 to 9"),
+        (
+            lambda m: m(torch.randn(5, 10)),
+            ValueError,
+            r"got y0 of shape \(5, 10\): it must be \(..., channel\) with 1 to 9",
+        ),
         (lambda m: m(torch.randn(5, 3).double()), ValueError, "got y0 of torch.float64"),
         (lambda m: m([1.0, 2.0, 3.0]), TypeError, "got y0 of type list"),
-        (lambda m: m.solve(torch.randn(5, 3), torch.randn(4, 9)), ValueError, "their batches must agree"),
+        (
+            lambda m: m.solve(torch.randn(5, 3), torch.randn(4, 9)),
+            ValueError,
+            "they may differ in the number of channels alone",
+        ),
     ],
 )
 def test_what_is_refused(make, error, sentence):
