@@ -93,7 +93,9 @@ def search(
     seed: Annotated[int, typer.Option(help="The same seed and --trials give the same result.")] = 0,
     strategy: Annotated[str, typer.Option(metavar="NAME", help="evolution, tpe, nsga2 or random.")] = "evolution",
     population: Annotated[int, typer.Option(help="Candidates trained together.")] = 8,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/NAME if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/NAME, or NAME-2 ... if not given.")
+    ] = None,
 ) -> None:
     """Search an architecture on DATA, compare it with rivals, and write the run's folder.
 
@@ -102,12 +104,12 @@ def search(
     from search.data import BUNDLED, load
     from search.facts import facts_of
     from search.progress import heading, terminal
-    from search.recipe import Recipe
-    from search.run import Settings, refuse_used
+    from search.recipe import default_recipe
+    from search.run import Settings, free_folder, refuse_used
     from search.space import default_space
 
     path = Path(data)
-    folder = out or Path("runs", data if data in BUNDLED else path.stem)
+    folder = out or free_folder(Path("runs", data if data in BUNDLED else path.stem))
     refuse_used(folder)
     if task not in (None, "classification", "regression"):
         raise ValueError(f"got --task {task}: it is classification or regression, or left out to be inferred")
@@ -115,7 +117,8 @@ def search(
     dataset = load(source, target, seed, task=task)  # type: ignore[arg-type]  # it is one of the two
     space = default_space(dataset.n_inputs, dataset.n_outputs, len(dataset.train))
     seconds = SECONDS if trials is None and time is None else time
-    settings = Settings(source, target, task, seed, strategy, trials, seconds, population, space, Recipe())
+    recipe = default_recipe(len(dataset.train))
+    settings = Settings(source, target, task, seed, strategy, trials, seconds, population, space, recipe)
 
     from search import study
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,6 +158,12 @@ class Row:
     parameters: int
     flops: int
     seconds: float
+
+
+def free_folder(folder: Path) -> Path:
+    """The folder itself, or the first of ``folder-2``, ``folder-3`` ... where nothing is."""
+    others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return next(path for path in chain([folder], others) if not path.exists())
 
 
 def refuse_used(folder: Path) -> None:

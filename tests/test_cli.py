@@ -113,6 +113,15 @@ def test_same_command_gives_the_same_search_and_never_overwrites(finished, folde
     assert (folder / "again" / "study.db").read_bytes() == before
 
 
+def test_without_a_folder_the_next_free_one_is_taken(finished, folder, capsys):
+    data = finished[0].parents[1] / "signs.csv"
+    for name in ("signs", "signs-2", "signs-3"):
+        code, out, _ = machgraph(capsys, "search", data, "--target", "sign", "--trials", 1)
+        assert code == 0
+        assert out.splitlines()[-1] == f"next: machgraph show runs/{name}"
+        assert len(read_records(folder / "runs" / name)) == 1
+
+
 def test_interrupt_says_what_is_kept_and_how_to_go_on(finished, folder, capsys, monkeypatch):
     real = study.train
 

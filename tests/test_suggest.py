@@ -14,7 +14,7 @@ from search.mutation import mutate
 from search.space import Point, Space, canonical
 from search.suggest import STRATEGIES, sampler, suggest
 
-SPACE = Space()
+SPACE = Space(learning_rates=(1e-3, 2e-3, 4e-3, 8e-3))
 
 
 @pytest.fixture(autouse=True)
