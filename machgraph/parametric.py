@@ -1,7 +1,7 @@
 """Parametric machines: one linear map, one pointwise nonlinearity and a partition of the index set (section 3)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from machgraph.architecture import Architecture, Machine
 from machgraph.boxes import Padding, convolution_plan, dense_plan, margins, recurrent_plan
 from machgraph.partition import Mask, Partition, channel_mask, lag_mask, shortcut_mask
 from machgraph.plan import Plan
-from machgraph.resolvent import resolvent
+from machgraph.resolvent import linear_resolvent, resolvent
 
 
 class ParametricMachine(nn.Module, ABC):
@@ -47,6 +47,10 @@ class ParametricMachine(nn.Module, ABC):
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
+        if not isinstance(widths, Iterable):
+            raise ValueError(f"got widths={widths!r}: give the width of each block, as in (64, 32, 10)")
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"got dtype={dtype}: a machine holds real floating-point numbers")
         self.partition = Partition(tuple(widths))
         if len(self.partition) < 2:
             raise ValueError(
@@ -89,12 +93,14 @@ class ParametricMachine(nn.Module, ABC):
                     self.bias[rows].uniform_(-bound, bound, generator=generator)
             self.weight.mul_(mask)
 
-    def solve(self, y0: Tensor, z0: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def solve(self, y0: Tensor, z0: Tensor | None = None, *, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Both halves ``(y, z)`` of the solution of the machine equation.
 
         Parameters
         ----------
         y0, z0 : ``(*batch, channel, *size)``; they may hold only the first channels, and the rest is zero.
+        slopes : an array ``s`` in place of σ, ``(*batch, channels, *size)``: the linear machine ``z = s ⊙ y + z0``,
+            which is the tangent machine where ``s = σ'(y)`` (Theorem 3). Differentiable in ``s`` too.
 
         Returns
         -------
@@ -117,7 +123,17 @@ class ParametricMachine(nn.Module, ABC):
             z0 = self._to_positions(self._filled(z0), plan)
         bias = None if self.bias is None else self.bias[None]
         matrices = self.weight.flatten(2).movedim(-1, 0) if self.dimensions else self.weight[None]
-        y, z = resolvent(plan, self.activation, matrices[None], bias, self._to_positions(y0, plan), z0)
+        if slopes is None:
+            y, z = resolvent(plan, self.activation, matrices[None], bias, self._to_positions(y0, plan), z0)
+        else:
+            slopes = self._checked(slopes, "slopes")
+            if slopes.shape != (*batch, self.partition.size, *size):
+                raise ValueError(
+                    f"got slopes of shape {tuple(slopes.shape)}: give one for each entry of y, "
+                    f"{(*batch, self.partition.size, *size)}"
+                )
+            y0, s = self._to_positions(self._filled(y0), plan), self._to_positions(slopes, plan)
+            y, z = linear_resolvent(plan, matrices[None], s, y0 if bias is None else y0 + bias[..., None], z0)
         return self._from_positions(y, plan, batch, size), self._from_positions(z, plan, batch, size)
 
     def forward(self, y0: Tensor) -> Tensor:
@@ -223,7 +239,10 @@ class ParametricMachine(nn.Module, ABC):
             )
         if 0 in x.shape[x.dim() - self.dimensions :]:
             raise ValueError(f"got {name} of shape {tuple(x.shape)}: it has no positions; give at least one")
-        if x.dtype != self.weight.dtype or x.device != self.weight.device:
+        device = self.weight.device.type
+        if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+            x = x.to(torch.get_autocast_dtype(device))
+        elif x.dtype != self.weight.dtype or x.device != self.weight.device:
             raise ValueError(
                 f"got {name} of {x.dtype} on {x.device} for a machine of {self.weight.dtype} on {self.weight.device}: "
                 f"convert one of them, for example {name}.to(machine.weight)"
