@@ -98,6 +98,11 @@ def levels(graph: nx.DiGraph) -> list[list[str]]:
     return [sorted(level, key=position.__getitem__) for level in nx.topological_generations(graph)]
 
 
+def forward(graph: nx.DiGraph) -> nx.DiGraph:
+    """The graph without the edges that go back in time, which a folded recurrence marks ``back``."""
+    return nx.subgraph_view(graph, filter_edge=lambda a, b: not graph.edges[a, b].get("back", False))
+
+
 def near(name: str, names: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: a name that looks like it, where there is one."""
     close = get_close_matches(name, list(names), n=1)

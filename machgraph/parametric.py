@@ -13,6 +13,7 @@ from machgraph.architecture import Architecture, Machine
 from machgraph.boxes import Padding, convolution_plan, dense_plan, margins, recurrent_plan
 from machgraph.partition import Mask, Partition, channel_mask, lag_mask, shortcut_mask
 from machgraph.plan import Plan
+from machgraph.recurrence import Recurrence
 from machgraph.resolvent import linear_resolvent, resolvent
 
 
@@ -433,6 +434,26 @@ class RecurrentMachine(ParametricMachine):
     def plan(self, size: tuple[int, ...]) -> Plan:
         """Loops over time where a block hears its own past, all of time at once elsewhere."""
         return recurrent_plan(self.partition, self.shortcuts, size[0], self.timeblock)
+
+    @property
+    def architecture(self) -> Recurrence:  # type: ignore[override]  # the words of a sum, of one turn of the loop
+        """The same machine as a sum, folded over time: machines ``w_i`` and ``σ_i``, edges labelled by lag."""
+        return Recurrence(self)
+
+    def unroll(self, steps: int) -> Architecture:
+        """The same machine as a sum over a series of so many steps: one ``w`` and one ``σ`` for each block and turn.
+
+        Raises
+        ------
+        ValueError : less than one step.
+
+        Examples
+        --------
+        >>> machine = RecurrentMachine((1, 1), lags=1, shortcuts="sequential")
+        >>> machine.unroll(2).order
+        ['σ_0[t=0]', 'w_1[t=0]', 'σ_1[t=0]', 'σ_0[t=1]', 'w_1[t=1]', 'σ_1[t=1]']
+        """
+        return Recurrence(self).unroll(steps)
 
     @property
     def weight_mask(self) -> Mask:
