@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from machgraph import draw as draw
+    from machgraph import index as index
+    from machgraph import regularize as regularize
     from machgraph.architecture import Architecture as Architecture
     from machgraph.architecture import Machine as Machine
     from machgraph.architecture import depends_on as depends_on
@@ -31,7 +33,7 @@ _HOME = {
     "load": "io",
     "save": "io",
 }
-_MODULES = ("draw",)
+_MODULES = ("draw", "index", "regularize")
 
 __all__ = sorted([*_HOME, *_MODULES])  # noqa: PLE0605
 __version__ = "0.1.0"

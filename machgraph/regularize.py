@@ -73,11 +73,11 @@ def shrink_blocks(machine: ParametricMachine, amount: float) -> None:
     --------
     >>> from machgraph import DenseMachine
     >>> machine = DenseMachine((1, 1, 1))
-    >>> _ = machine.weight.data.copy_(torch.tensor([[0.0, 0, 0], [3, 0, 0], [0.5, 2, 0]]))
+    >>> _ = machine.weight.data.copy_(torch.tensor([[0.0, 0, 0], [4, 0, 0], [0.5, 2, 0]]))
     >>> shrink_blocks(machine, 1.0)
     >>> machine.weight.data
     tensor([[0., 0., 0.],
-            [2., 0., 0.],
+            [3., 0., 0.],
             [0., 1., 0.]])
     """
     if amount < 0:
