@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import pi, sqrt
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 Pointwise = Callable[[Tensor], Tensor]
@@ -27,6 +28,11 @@ class Activation:
     function: Pointwise
     derivative: Callable[[Tensor, Tensor], Tensor]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled by its name, or as the callable that it was made from."""
+        named = ACTIVATIONS.get(self.name) is self
+        return as_activation, (self.name if named else self.function,)
+
 
 def _gelu_derivative(y: Tensor, _: Tensor) -> Tensor:
     return 0.5 * (1 + torch.erf(y / sqrt(2))) + y * torch.exp(-0.5 * y * y) / sqrt(2 * pi)  # Φ(y) + y φ(y)
@@ -43,7 +49,7 @@ ACTIVATIONS = {
         Activation("tanh", torch.tanh, lambda _, a: 1 - a * a),
         Activation("sigmoid", torch.sigmoid, lambda _, a: a * (1 - a)),
         Activation("relu", torch.relu, lambda y, _: (y > 0).to(y.dtype)),
-        Activation("leaky_relu", F.leaky_relu, lambda y, _: torch.where(y > 0, 1.0, 0.01).to(y.dtype)),
+        Activation("leaky_relu", F.leaky_relu, lambda y, _: torch.where(y > 0, torch.ones_like(y), 0.01)),
         Activation("elu", F.elu, lambda y, a: torch.where(y > 0, torch.ones_like(y), a + 1)),
         Activation("gelu", F.gelu, _gelu_derivative),
         Activation("silu", F.silu, _silu_derivative),
@@ -69,9 +75,13 @@ def _differentiated(function: Pointwise) -> Callable[[Tensor, Tensor], Tensor]:
 def as_activation(value: str | Pointwise | Activation) -> Activation:
     """The activation that a name or a pointwise callable stands for.
 
+    A callable is tried on a few numbers, since one that is not pointwise, or draws at random, or learns, would get a
+    wrong gradient and say nothing.
+
     Raises
     ------
-    ValueError : an unknown name, or a module with parameters of its own (only ``W`` and the bias are learned here).
+    ValueError : an unknown name; or a callable that is not pointwise, returns another shape or dtype, changes its
+        argument, gives another value each time, or holds something that is learned (only ``W`` and the bias are here).
     TypeError : neither a name nor a callable.
 
     Examples
@@ -94,19 +104,43 @@ def as_activation(value: str | Pointwise | Activation) -> Activation:
         raise TypeError(
             f"got an activation of type {type(value).__name__}: give a name ({', '.join(ACTIVATIONS)}) or a callable"
         )
-    if isinstance(value, nn.Module) and next(value.parameters(), None) is not None:
-        raise ValueError(
-            f"got activation {type(value).__name__} with parameters of its own, which would not be trained: "
-            "use a pointwise function without parameters, or write the network as a sum of mg.Machine"
-        )
     name = getattr(value, "__name__", type(value).__name__)
+    fault = _fault(value)
+    if fault:
+        raise ValueError(
+            f"got activation {name}, which {fault}: use a pointwise function without parameters and without chance, "
+            "or write the network as a sum of mg.Machine"
+        )
     return Activation(name, value, _differentiated(value))
+
+
+def _fault(function: Pointwise) -> str | None:
+    """What keeps a callable from being a pointwise nonlinearity, found by trying it."""
+    y = torch.linspace(-2.1, 2.3, 24, dtype=torch.float64).view(6, 4)
+    given = y.clone()
+    try:
+        a, again, part = function(given), function(y.clone()), function(y[:4, :3].clone())
+    except Exception as error:  # whatever it is, it is the user's function that fails
+        return f"fails on a tensor of shape (6, 4) in float64 ({type(error).__name__}: {error})"
+    if not isinstance(a, Tensor):
+        return f"returns {type(a).__name__}, not a tensor"
+    if a.shape != y.shape or a.dtype != y.dtype:
+        return f"returns {tuple(a.shape)} of {a.dtype} for {tuple(y.shape)} of {y.dtype}"
+    if not torch.equal(given, y):
+        return "changes its argument in place"
+    if a.requires_grad:
+        return "holds a parameter of its own"
+    if not torch.equal(a, again):
+        return "gives another value each time"
+    if not torch.allclose(a[:4, :3], part, rtol=1e-12, atol=1e-12, equal_nan=True):
+        return "is not pointwise"
+    return None
 
 
 def per_block(activation: str | Pointwise | Sequence[str | Pointwise], blocks: int) -> tuple[Activation, ...]:
     """One activation for each block: the one given for all, or the list checked for its length."""
-    if isinstance(activation, str | Activation) or callable(activation):
-        return (as_activation(activation),) * blocks
+    if not isinstance(activation, list | tuple):
+        return (as_activation(activation),) * blocks  # type: ignore[arg-type]  # what else it is, is refused there
     activations = tuple(as_activation(value) for value in activation)
     if len(activations) != blocks:
         raise ValueError(

@@ -122,10 +122,11 @@ class ParametricMachine(nn.Module, ABC):
                     "they may differ in the number of channels alone"
                 )
             z0 = self._to_positions(self._filled(z0), plan)
-        bias = None if self.bias is None else self.bias[None]
+        bias = None if self.bias is None else self.bias[None].to(y0.dtype)  # another dtype under autocast
         matrices = self.weight.flatten(2).movedim(-1, 0) if self.dimensions else self.weight[None]
+        matrices = matrices[None].to(y0.dtype)
         if slopes is None:
-            y, z = resolvent(plan, self.activation, matrices[None], bias, self._to_positions(y0, plan), z0)
+            y, z = resolvent(plan, self.activation, matrices, bias, self._to_positions(y0, plan), z0)
         else:
             slopes = self._checked(slopes, "slopes")
             if slopes.shape != (*batch, self.partition.size, *size):
@@ -134,7 +135,7 @@ class ParametricMachine(nn.Module, ABC):
                     f"{(*batch, self.partition.size, *size)}"
                 )
             y0, s = self._to_positions(self._filled(y0), plan), self._to_positions(slopes, plan)
-            y, z = linear_resolvent(plan, matrices[None], s, y0 if bias is None else y0 + bias[..., None], z0)
+            y, z = linear_resolvent(plan, matrices, s, y0 if bias is None else y0 + bias[..., None], z0)
         return self._from_positions(y, plan, batch, size), self._from_positions(z, plan, batch, size)
 
     def forward(self, y0: Tensor) -> Tensor:

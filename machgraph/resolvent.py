@@ -27,9 +27,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from machgraph.activation import Activation
-from machgraph.executor import box, execute, one_or_many, weight_gradient
+from machgraph.executor import box, execute, one_or_many, out_of_place, weight_gradient
 from machgraph.plan import Activate, Plan
 
 Activations = tuple[Activation, ...]
@@ -52,6 +53,8 @@ def resolvent(
     -------
     ``y`` and ``z``, each ``[population, channel, position]``, of eqs. 10 and 11.
     """
+    if _is_recorded():
+        return out_of_place(plan, activations, weight, bias, y0, z0)
     y, z = _Resolvent.apply(plan, activations, weight, bias, y0, z0)  # type: ignore[no-untyped-call]
     return y, z
 
@@ -62,6 +65,17 @@ def linear_resolvent(
     """Solve ``y = W z + y0``, ``z = s ⊙ y + z0``: the machine whose σ is an array, which every derivative is."""
     y, z = _LinearResolvent.apply(plan, weight, slopes, y0, z0)  # type: ignore[no-untyped-call]
     return y, z
+
+
+def _is_recorded() -> bool:
+    """Whether plain operations are wanted: a compiler or tracer looks on, or forward mode is nested, which torch's
+    custom functions take part in once only."""
+    if torch.compiler.is_compiling() or get_proxy_mode() is not None:
+        return True
+    if not torch._C._are_functorch_transforms_active():
+        return False
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1
 
 
 # ---- the rules ---------------------------------------------------------------------------------------------
@@ -152,7 +166,7 @@ class _LinearResolvent(torch.autograd.Function):
         def activate(step: Activate, Y_box: Tensor, Z_box: Tensor) -> None:
             s_box = box(s_, step.rows, step.columns, samples)
             if z0 is None:
-                torch.mul(s_box, Y_box, out=Z_box)
+                Z_box.copy_(s_box * Y_box)
             else:
                 Z_box.addcmul_(s_box, Y_box)
 
