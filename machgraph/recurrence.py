@@ -101,8 +101,7 @@ class Recurrence:
     @property
     def components(self) -> tuple[str, ...]:
         """Names of all components, each a series."""
-        nodes = self.graph.nodes.values()
-        return tuple(dict.fromkeys(c for node in nodes for c in (*node["reads"], *node["writes"])))
+        return tuple(f"{half}_{i}" for i in range(len(self.machine.partition)) for half in "yz")
 
     def resolvent(self, g: Point) -> dict[str, Tensor]:
         """The solution ``h`` of ``h = g + f h``, by unrolling: a folded graph has cycles, and no order of its own.

@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.func import functional_call
 
 import machgraph as mg
 from machgraph.graph import Node
+from machgraph.parametric import ParametricMachine
 from machgraph.partition import Mask, Partition
 
 COMPONENTS = tuple(f"x{i}" for i in range(1, 9))
@@ -139,3 +141,83 @@ def concatenations(machine, y0, z0=None, weight=None, bias=None):
 def chain(*functions: Callable[..., Tensor]) -> mg.Architecture:
     """``x0 -> x1 -> ...``"""
     return mg.Architecture(mg.Machine(f, (f"x{i}",), (f"x{i + 1}",), f"f{i + 1}") for i, f in enumerate(functions))
+
+
+# ---- convolutions and recurrences --------------------------------------------------------------------------------
+
+
+def solver(machine: ParametricMachine) -> Callable[..., tuple[Tensor, Tensor]]:
+    """``solve`` as a function of (weight, bias, y0[, z0])."""
+
+    class Solve(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.machine = machine
+
+        def forward(self, *x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.machine.solve(*x)
+
+    module = Solve()
+    return lambda weight, bias, *x: functional_call(module, {"machine.weight": weight, "machine.bias": bias}, x)
+
+
+def by_block(machine: ParametricMachine, h: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """``(y, z)`` from the components of the machine's architecture."""
+    blocks, axis = range(len(machine.partition)), -1 - machine.dimensions
+    y, z = (torch.cat([h[f"{half}_{i}"] for i in blocks], dim=axis) for half in "yz")
+    return y, z
+
+
+def convolved(x: Tensor, weight: Tensor, padding: str, dilation: tuple[int, ...]) -> Tensor:
+    """``(batch, channel, *size)`` by torch's own convolution; a circle as a sum over turns of the input."""
+    if padding == "circular":
+        axes = tuple(range(2, x.dim()))
+        y = 0.0
+        for tap in np.ndindex(*weight.shape[2:]):
+            taps = list(zip(dilation, weight.shape[2:], tap, strict=True))
+            turned = torch.roll(x, [d * (k - 1) // 2 - d * t for d, k, t in taps], axes)
+            y = y + torch.einsum("oi,bi...->bo...", weight[(..., *tap)], turned)
+        return y
+    convolution = getattr(torch.nn.functional, f"conv{weight.dim() - 2}d")
+    if padding == "same":
+        return convolution(x, weight, padding="same", dilation=dilation)
+    reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    before = [side for total in reversed(reach) for side in (total, 0)]
+    return convolution(torch.nn.functional.pad(x, before), weight, dilation=dilation)
+
+
+def recurrence_by_hand(machine, y0, z0=None, weight=None, bias=None):
+    """A loop over turns and blocks in the paper's order ``(t, i)``, with plain autograd; ``y0`` has all channels."""
+    weight = machine.weight if weight is None else weight
+    bias = machine.bias if bias is None else bias
+    block, blocks, steps = machine.partition.block, range(len(machine.partition)), y0.shape[-1]
+    y, z = {}, {}
+    for start in range(0, steps, machine.timeblock):
+        turn = range(start, min(start + machine.timeblock, steps))
+        for i in blocks:
+            for t in turn:
+                y[t, i] = y0[..., block(i), t] + (0 if bias is None else bias[block(i)])
+                for lag, j in np.argwhere(machine.shortcuts[:, i]):
+                    if lag <= t:  # a KeyError here is something heard before it is known
+                        y[t, i] = y[t, i] + z[t - lag, j] @ weight[block(i), block(j), lag].mT
+            for t in turn:
+                z[t, i] = machine.activation[i].function(y[t, i]) + (0 if z0 is None else z0[..., block(i), t])
+    y, z = (torch.stack([torch.cat([h[t, i] for i in blocks], -1) for t in range(steps)], -1) for h in (y, z))
+    return y, z
+
+
+@st.composite
+def lag_masks(draw: st.DrawFn) -> tuple[Partition, int, int, Mask]:
+    """A random partition, lags, a time block, and a random legal mask ``[lag, block_out, block_in]``."""
+    widths = tuple(draw(st.lists(st.integers(1, 3), min_size=2, max_size=4)))
+    lags, timeblock, blocks = draw(st.integers(0, 3)), draw(st.integers(1, 3)), len(widths)
+    mask = np.zeros((lags + 1, blocks, blocks), dtype=bool)
+    for lag, i, j in np.ndindex(mask.shape):
+        if precedes(j, i, lag, timeblock):
+            mask[lag, i, j] = draw(st.booleans())
+    return Partition(widths), lags, timeblock, mask
+
+
+def precedes(source: int, out: int, lag: int, timeblock: int) -> bool:
+    """Whether the source's box comes before the target's at every time, in the order ``(t, i)`` of boxes."""
+    return all(((t - lag) // timeblock, source) < (t // timeblock, out) for t in range(lag, lag + 2 * timeblock))
