@@ -116,12 +116,12 @@ def as_activation(value: str | Pointwise | Activation) -> Activation:
 
 def _fault(function: Pointwise) -> str | None:
     """What keeps a callable from being a pointwise nonlinearity, found by trying it."""
-    y = torch.linspace(-2.1, 2.3, 24, dtype=torch.float64).view(6, 4)
+    y = torch.linspace(-2.1, 2.3, 24).view(6, 4)
     given = y.clone()
     try:
         a, again, part = function(given), function(y.clone()), function(y[:4, :3].clone())
     except Exception as error:  # whatever it is, it is the user's function that fails
-        return f"fails on a tensor of shape (6, 4) in float64 ({type(error).__name__}: {error})"
+        return f"fails on a tensor of shape (6, 4) ({type(error).__name__}: {error})"
     if not isinstance(a, Tensor):
         return f"returns {type(a).__name__}, not a tensor"
     if a.shape != y.shape or a.dtype != y.dtype:
@@ -132,7 +132,7 @@ def _fault(function: Pointwise) -> str | None:
         return "holds a parameter of its own"
     if not torch.equal(a, again):
         return "gives another value each time"
-    if not torch.allclose(a[:4, :3], part, rtol=1e-12, atol=1e-12, equal_nan=True):
+    if not torch.allclose(a[:4, :3], part, equal_nan=True):
         return "is not pointwise"
     return None
 

@@ -4,15 +4,17 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
+from torch import Tensor
 
 from machgraph.activation import ACTIVATIONS
 from machgraph.parametric import ConvMachine, DenseMachine, ParametricMachine, RecurrentMachine
+from machgraph.partition import Partition
 
 FORMAT = "machgraph/1"
 COMMON = ("widths", "activation", "shortcuts", "bias")
@@ -37,6 +39,10 @@ def save(machine: ParametricMachine, path: str | os.PathLike[str], metadata: Map
     ------
     ValueError : an activation without a name of the list, or metadata that JSON can't hold.
     """
+    if not isinstance(machine, ParametricMachine):
+        raise ValueError(
+            f"got {type(machine).__name__}: only dense, convolutional and recurrent machines are written down"
+        )
     path = Path(path)
     try:
         notes = json.dumps(dict(metadata or {}), allow_nan=False)
@@ -45,18 +51,19 @@ def save(machine: ParametricMachine, path: str | os.PathLike[str], metadata: Map
             f"got metadata that JSON can't hold ({error}): give numbers, strings, lists and dicts"
         ) from None
     header = {"format": FORMAT, "specification": json.dumps(specification(machine)), "metadata": notes}
-    tensors = {name: tensor.detach().contiguous() for name, tensor in machine.state_dict().items()}
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
-        try:
+    tensors = {"weight": _masked(machine)}
+    if machine.bias is not None:
+        tensors["bias"] = machine.bias.detach().contiguous()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
             file.write(to_bytes(tensors, header))
             file.flush()
             os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     return path
 
 
@@ -70,10 +77,16 @@ def load(path: str | os.PathLike[str]) -> ParametricMachine:
     """
     header, tensors = _read(path)
     try:
-        machine = from_specification(json.loads(header["specification"]), dtype=tensors["weight"].dtype)
+        described = json.loads(header["specification"])
+        channels = Partition(tuple(described["widths"])).size
+        if tensors["weight"].shape[:2] != (channels, channels):
+            raise ValueError(f"{channels} channels and weights of {tuple(tensors['weight'].shape)}")
+        machine = from_specification(described, dtype=tensors["weight"].dtype)
         machine.load_state_dict(tensors)
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} holds weights that don't fit its specification: {error}") from None
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, its specification does not fit what it holds: {error}") from None
+    with torch.no_grad():
+        machine.weight.copy_(_masked(machine))
     return machine
 
 
@@ -100,7 +113,7 @@ def specification(machine: ParametricMachine) -> dict[str, Any]:
                 f"got the activation {activation.name!r}, a function that can't be written down: "
                 f"to be saved a machine needs named ones ({', '.join(ACTIVATIONS)})"
             )
-    kind, more = next((kind, more) for kind, (made, more) in KINDS.items() if type(machine) is made)
+    kind, more = next((kind, more) for kind, (made, more) in KINDS.items() if isinstance(machine, made))
     return {
         "kind": kind,
         "widths": list(machine.partition.widths),
@@ -138,10 +151,19 @@ def from_specification(specification: Mapping[str, Any], **settings: Any) -> Par
             f"got a description with {got}: for kind {kind!r} it must hold {' and '.join(needed)}, "
             f"and may hold {', '.join((*COMMON[1:], *more[1:]))}"
         )
+    if not isinstance(arguments.get("bias", True), bool):
+        raise ValueError(f"got bias={arguments['bias']!r}: it is true or false")
     shortcuts = arguments.pop("shortcuts", None)
     if shortcuts is not None and not isinstance(shortcuts, str):
         shortcuts = np.array(shortcuts)
     return made(arguments.pop("widths"), shortcuts=shortcuts, **arguments, **settings)
+
+
+def _masked(machine: ParametricMachine) -> Tensor:
+    """The weights, and exact zeros where the mask leaves them out, whatever stands there."""
+    weight = machine.weight.detach()
+    there = torch.from_numpy(machine.weight_mask).to(weight.device)
+    return torch.where(there, weight, torch.zeros_like(weight)).contiguous()
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Any]]:

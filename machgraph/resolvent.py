@@ -121,7 +121,8 @@ class _Resolvent(torch.autograd.Function):
         u, v = linear_resolvent(ctx.plan.dual, W.mT, s, u0, v0)
         Q = _weight_gradient(ctx.plan, v, z) if ctx.needs_input_grad[2] else None
         bias_gradient = v.sum(-1) if ctx.has_bias and ctx.needs_input_grad[3] else None
-        return None, None, Q, bias_gradient, v[:, : ctx.y0_channels], u if ctx.has_z0 else None
+        y0_gradient = v if ctx.y0_channels == ctx.plan.channels else v[:, : ctx.y0_channels]
+        return None, None, Q, bias_gradient, y0_gradient, u if ctx.has_z0 else None
 
     @staticmethod
     def jvp(

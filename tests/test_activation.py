@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +8,7 @@ from torch.autograd import gradcheck
 
 from machgraph.activation import ACTIVATIONS, as_activation, per_block
 
+LEARNED = nn.Parameter(torch.ones(()))
 TORCH = {
     "identity": nn.Identity(),
     "tanh": nn.Tanh(),
@@ -36,7 +40,7 @@ def test_function_and_derivative_are_those_of_torch(name, y):
     (slope,) = torch.autograd.grad(expected.sum(), y)
     sigma = ACTIVATIONS[name]
     torch.testing.assert_close(sigma.function(y), expected, rtol=0, atol=0)
-    torch.testing.assert_close(sigma.derivative(y, expected), slope, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(sigma.derivative(y, expected), slope, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TORCH)
@@ -70,7 +74,17 @@ def test_one_for_all_or_one_for_each():
     [
         ("rellu", ValueError, "got activation 'rellu': did you mean 'relu'"),
         (3, TypeError, "of type int"),
-        (nn.PReLU(), ValueError, "PReLU with parameters of its own"),
+        (None, TypeError, "of type NoneType"),
+        (nn.PReLU(), ValueError, "PReLU, which holds a parameter of its own"),
+        (lambda y: torch.tanh(LEARNED * y), ValueError, "holds a parameter"),
+        (nn.Dropout(), ValueError, "Dropout, which gives another value each time"),
+        (nn.RReLU(), ValueError, "gives another value each time"),
+        (nn.Softmax(-1), ValueError, "Softmax, which is not pointwise"),
+        (lambda y: y / y.norm(), ValueError, "is not pointwise"),
+        (nn.ReLU(inplace=True), ValueError, "ReLU, which changes its argument in place"),
+        (nn.ReLU, ValueError, "which returns ReLU, not a tensor|which fails"),
+        (lambda y: y.double(), ValueError, "of torch.float64 for"),
+        (lambda y: y @ y, ValueError, "fails on a tensor of shape"),
     ],
 )
 def test_what_is_refused(activation, error, sentence):
@@ -81,3 +95,11 @@ def test_what_is_refused(activation, error, sentence):
 def test_a_wrong_number_is_refused():
     with pytest.raises(ValueError, match="got 2 activations for 3 blocks"):
         per_block(("tanh", "relu"), 3)
+
+
+def test_copies_are_the_same_activation():
+    for sigma in ACTIVATIONS.values():
+        assert copy.deepcopy(sigma) is sigma
+        assert pickle.loads(pickle.dumps(sigma)) is sigma
+    sine = as_activation(torch.sin)
+    assert copy.deepcopy(sine).function is torch.sin

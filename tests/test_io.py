@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 import struct
 
 import numpy as np
@@ -100,6 +102,8 @@ def _write(path, content):
         (lambda p: from_specification({"widths": [3, 1], "kind": "conv"}), ValueError, "kind 'conv'"),
         (lambda p: from_specification({"widths": [3, 1], "kind": "recurrence"}), ValueError, "hold widths and lags"),
         (lambda p: from_specification([3, 1]), ValueError, "a description of type list"),
+        (lambda p: from_specification({"widths": [3, 1], "bias": "no"}), ValueError, "bias='no': it is true or false"),
+        (lambda p: mg.save(mg.DenseMachine((3, 1)).architecture, p / "m"), ValueError, "got Architecture: only dense"),
     ],
 )
 def test_what_is_refused(tmp_path, act, error, sentence):
@@ -120,3 +124,31 @@ def test_a_torn_file_is_refused(tmp_path, machine):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match="not a machgraph file, or is damaged"):
         mg.load(path)
+
+
+def test_a_specification_that_does_not_fit_is_refused_before_anything_is_made(tmp_path, machine, monkeypatch):
+    described = specification(machine)
+    monkeypatch.setattr("machgraph.io.specification", lambda _: {**described, "widths": [10**6, 10**6]})
+    path = mg.save(machine, tmp_path / "m.machgraph")
+    with pytest.raises(ValueError, match=r"m.machgraph is damaged.*2000000 channels and weights of \(9, 9\)"):
+        mg.load(path)
+
+
+def test_what_the_mask_leaves_out_is_zero_in_the_file(tmp_path, machine):
+    x = torch.randn(5, 3)
+    expected = machine(x)
+    with torch.no_grad():
+        machine.weight[torch.from_numpy(~machine.weight_mask)] = torch.nan
+    loaded = mg.load(mg.save(machine, tmp_path / "m.machgraph"))
+    assert (loaded.weight[torch.from_numpy(~machine.weight_mask)] == 0).all()
+    torch.testing.assert_close(loaded(x), expected, rtol=0, atol=0)
+
+
+def test_a_copy_and_a_parametrized_machine_can_be_saved(tmp_path, machine):
+    x = torch.randn(5, 3)
+    for one in (
+        copy.deepcopy(machine),
+        pickle.loads(pickle.dumps(machine)),
+        torch.nn.utils.parametrizations.weight_norm(machine),
+    ):
+        torch.testing.assert_close(mg.load(mg.save(one, tmp_path / "m.machgraph"))(x), one(x))

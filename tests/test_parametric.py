@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
-from torch.func import functional_call, grad, hessian, jvp, vjp, vmap
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
 import machgraph as mg
 from machgraph.partition import channel_mask, fan_in
@@ -169,6 +169,44 @@ def test_third_order():
         if solve is ours:
             expected = value.detach()
     torch.testing.assert_close(expected, value.detach(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr:UserWarning")  # torch's, of its own graph
+def test_nested_forward_mode_and_linearization():
+    """What torch's custom functions can't take part in goes through plain operations."""
+    case = Case("holes", "mixed", True)
+    weight, bias, y0, z0 = case.arguments
+
+    def energy(y0):
+        return case.energy(weight, bias, y0, z0)
+
+    expected = hessian(energy)(y0)
+    torch.testing.assert_close(jacfwd(jacfwd(energy))(y0), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(jacfwd(jacrev(energy))(y0), expected, rtol=1e-10, atol=1e-10)
+    direction = torch.randn_like(y0)
+    for trainable in (True, False):
+        case.machine.requires_grad_(trainable)
+        tangent = linearize(case.machine, y0)[1](direction)
+        torch.testing.assert_close(tangent, jvp(case.machine, (y0,), (direction,))[1], rtol=1e-10, atol=1e-10)
+
+
+def test_batched_gradients():
+    case = Case("all", "tanh", True)
+    weight, bias, y0, z0 = case.arguments
+    several = torch.autograd.functional.jacobian(lambda y0: case(weight, bias, y0, z0), y0, vectorize=True)
+    one = torch.autograd.functional.jacobian(lambda y0: case(weight, bias, y0, z0), y0)
+    torch.testing.assert_close(several, one, rtol=1e-12, atol=1e-12)
+
+
+def test_autocast():
+    network = nn.Sequential(nn.Linear(3, 3), mg.DenseMachine((3, 4, 2), activation="tanh"))
+    x = torch.randn(5, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = network(x)
+    assert z.dtype == torch.bfloat16
+    torch.testing.assert_close(z.float(), network(x), rtol=0.05, atol=0.05)
+    z.float().sum().backward()
+    assert network[1].weight.grad.dtype == torch.float32
 
 
 @given(masks(), st.sampled_from(["tanh", "relu", "silu"]), st.booleans())
@@ -331,6 +369,8 @@ def test_without_gradients_nothing_is_kept():
     ("make", "error", "sentence"),
     [
         (lambda m: mg.DenseMachine((3,)), ValueError, "got 1 block: a machine needs at least an input and an output"),
+        (lambda m: mg.DenseMachine(3), ValueError, "got widths=3: give the width of each block"),
+        (lambda m: mg.DenseMachine((3, 2), dtype=torch.complex64), ValueError, "real floating-point"),
         (lambda m: mg.DenseMachine((3, 2), activation="rel"), ValueError, "did you mean 'relu'"),
         (
             lambda m: m(torch.randn(5, 10)),
