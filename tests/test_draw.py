@@ -292,3 +292,65 @@ def test_the_same_graph_gives_the_same_bytes():
         return buffer.getvalue()
 
     assert picture() == picture()
+
+
+# ---- recurrences -------------------------------------------------------------------------------------------------
+
+
+def recurrences():
+    mask = np.zeros((3, 4, 4), dtype=bool)
+    for entry in [(0, 1, 0), (0, 3, 0), (0, 2, 1), (2, 2, 1), (0, 3, 2), (1, 1, 1), (1, 1, 2), (1, 2, 2), (1, 3, 1)]:
+        mask[entry] = True
+    return {
+        "rnn": mg.RecurrentMachine((2, 3, 3, 1), lags=1, shortcuts="sequential"),
+        "all": mg.RecurrentMachine((2, 3, 3, 1), lags=6, timeblock=2),
+        "many": mg.RecurrentMachine((1,) * 8, lags=1),
+        "some": mg.RecurrentMachine(
+            (2, 3, 3, 1), lags=2, shortcuts=mask
+        ),  # one arc leads on
+    }
+
+
+@pytest.mark.parametrize("direction", ["right", "down"])
+@pytest.mark.parametrize("components", [False, True])
+@pytest.mark.parametrize("name", ["rnn", "all", "many", "some"])
+def test_a_folded_recurrence_says_its_lags(name, components, direction):
+    machine = recurrences()[name]
+    ax = mg.draw.dependency_graph(machine, components=components, direction=direction)
+    assert_apart(ax)
+    graph, boxes = machine.architecture.graph, boxes_of(ax)
+    assert set(graph) <= boxes.keys()
+    arcs = [patch for patch in ax.patches if str(patch.get_gid()).startswith("back from")]
+    back = [edge for edge, goes_back in graph.edges.items() if goes_back["back"]]
+    assert len(arcs) == len(back)
+    across = 1 if direction == "right" else 0
+    beyond = max(box[across] + box[across + 2] for box in boxes.values())
+    for arc in arcs:
+        points = arc.get_path().vertices
+        assert (points[:, across] > beyond).any()  # round all boxes, and through none
+        interpolated = arc.get_path().interpolated(50).vertices
+        for x, y, w, h in boxes.values():
+            inside = (interpolated > (x + 0.1, y + 0.1)) & (interpolated < (x + w - 0.1, y + h - 0.1))
+            assert not inside.all(axis=1).any()
+        (x0, x1), (y1, y0) = ax.get_xlim(), ax.get_ylim()
+        assert ((points > (x0, y0)) & (points < (x1, y1))).all()
+    words = [label for label, _ in extents(ax) if label.startswith("lag")]
+    if name == "rnn":
+        assert words == ["lag 1"] * 3
+    if name == "all":
+        assert set(words) == {"lags 2–6", "lags 0–6"}
+        assert words.count("lags 2–6") == len(back) == 10
+    if name == "some":
+        assert sorted(words) == ["lag 1"] * 4 + ["lags 0, 2"]
+
+
+def test_the_cofiltration_of_a_recurrence_is_that_of_one_turn():
+    ax = mg.draw.cofiltration(recurrences()["rnn"])
+    assert_apart(ax)
+    assert {f"$V_{{{i}}}$" for i in range(8)} <= {label for label, _ in extents(ax)}
+
+
+def test_an_unrolled_recurrence_is_a_graph_like_others():
+    ax = mg.draw.dependency_graph(recurrences()["rnn"].unroll(3))
+    assert_apart(ax)
+    assert "$w_{1}$[t=0]" in {label for label, _ in extents(ax)}

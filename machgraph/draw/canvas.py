@@ -12,7 +12,7 @@ from matplotlib.path import Path
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 
-from machgraph.graph import levels
+from machgraph.graph import forward, levels
 
 # Okabe and Ito's colours, told apart with any kind of colour blindness, without yellow, which is too faint for a line,
 # and with a wine red: an odd number, so that levels which alternate between two kinds of machine use all of them.
@@ -50,8 +50,8 @@ def graph_of(architecture: Any) -> "nx.DiGraph[str]":
 
 
 def levels_of(graph: "nx.DiGraph[str]") -> dict[str, int]:
-    """The level of each machine, from 1."""
-    return {name: i for i, names in enumerate(levels(graph), 1) for name in names}
+    """The level of each machine, from 1; where time goes back in a circle, those of one turn."""
+    return {name: i for i, names in enumerate(levels(forward(graph)), 1) for name in names}
 
 
 def last_writers(graph: "nx.DiGraph[str]") -> dict[str, int]:
@@ -159,20 +159,20 @@ def text(
     ax.add_artist(Letters(x, y, string, points, color=colour, zorder=4, **options))
 
 
-_SUBSCRIPT = re.compile(r"([^\W\d_])_?(\d+)")
+_SUBSCRIPT = re.compile(r"([^\W\d_])_?(\d+)(\[t=[\d:]+\])?")  # and, in an unrolled recurrence, a time
 
 
 def spelled(name: str) -> tuple[str, bool]:
     """A name as it is set, and whether that is mathematics: ``w_1`` and ``x1`` are letters with an index.
 
-    >>> spelled("σ_12"), spelled("conv1"), spelled("x1, x2")
-    (('$σ_{12}$', True), ('conv1', False), ('$x_{1}$, $x_{2}$', True))
+    >>> spelled("σ_12"), spelled("conv1"), spelled("x1, x2"), spelled("w_1[t=0]")
+    (('$σ_{12}$', True), ('conv1', False), ('$x_{1}$, $x_{2}$', True), ('$w_{1}$[t=0]', True))
     """
     if name.startswith("$") and name.endswith("$") and len(name) > 2:
         return name, True
     parts = name.split(", ")
     if all(_SUBSCRIPT.fullmatch(part) for part in parts):
-        return ", ".join(_SUBSCRIPT.sub(r"$\1_{\2}$", part) for part in parts), True
+        return ", ".join(_SUBSCRIPT.sub(r"$\1_{\2}$\3", part) for part in parts), True
     return name, False
 
 

@@ -19,11 +19,11 @@ from machgraph.draw.canvas import (
     graph_of,
     last_writers,
     level_colour,
+    levels_of,
     spelled,
     text,
     width,
 )
-from machgraph.graph import levels
 from machgraph.partition import Partition, shortcut_mask
 
 COMPACT = 24  # more rows than this are set smaller
@@ -45,7 +45,7 @@ def cofiltration(architecture: Any, ax: Axes | None = None) -> Axes:
     TypeError : neither an architecture nor a graph.
     """
     graph = graph_of(architecture)
-    depth = len(levels(graph))
+    depth = max(levels_of(graph).values())
     last = last_writers(graph)
     rows = sorted(last, key=last.__getitem__)  # stable: within a level in order of first use
     font, high = (FONT, 14.0) if len(rows) <= COMPACT else (SMALL, 9.5)

@@ -1,7 +1,7 @@
 """Who depends on whom, layered by level."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import networkx as nx
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.path import Path
 
+from machgraph.draw.arcs import ASIDE, LANE, arcs_below, draw_arcs
 from machgraph.draw.canvas import (
     FONT,
     LINE,
@@ -40,13 +41,17 @@ def dependency_graph(
 ) -> Axes:
     """Draw which machine depends on which: data flows along the arrows, one layer for each level.
 
-    The lines that leave one machine start as one and branch; lines of different machines cross but never merge.
+    The lines that leave one machine start as one and branch; lines of different machines cross but never merge. Of a
+    recurrence that is folded over time the levels are those of one turn, edges say at which lags they are heard (no
+    word: lag 0), and what comes from earlier turns alone returns along a dashed line.
 
     Parameters
     ----------
-    architecture : an architecture, or its graph: nodes with ``reads`` and ``writes``, edges with ``components``.
+    architecture : an architecture, or its graph: nodes with ``reads`` and ``writes``, edges with ``components``, and
+        with ``lags`` and ``back`` where it is folded.
     components : also draw the components, as rounded labels that the machines (boxes) read and write, as in Figure 2.
-    labels : name at each edge the components that it carries. By default for graphs of at most 12 edges.
+    labels : name at each edge the components that it carries. By default for graphs of at most 12 edges. A folded
+        recurrence has its lags there.
     direction : where the levels follow each other: to the ``"right"`` or ``"down"``.
 
     Raises
@@ -56,7 +61,9 @@ def dependency_graph(
     graph = graph_of(architecture)
     if direction not in ("right", "down"):
         raise ValueError(f'got direction={direction!r}: give "right" or "down"')
-    if components:
+    if nx.get_edge_attributes(graph, "lags"):
+        sketch = _folded(graph, components=components)
+    elif components:
         sketch = _with_components(graph)
     elif labels or (labels is None and graph.number_of_edges() <= LABELLED_EDGES):
         sketch = _with_labels(graph)
@@ -82,6 +89,7 @@ class _Sketch:
     items: dict[Hashable, _Item]
     edges: list[tuple[Hashable, Hashable]]
     layers: list[list[Hashable]]
+    arcs: list[tuple[Hashable, Hashable]] = field(default_factory=list)  # edges that go back, drawn below the layers
 
 
 def _layers(place: Mapping[Any, int]) -> list[list[Hashable]]:
@@ -132,6 +140,44 @@ def _with_components(graph: "nx.DiGraph[str]") -> _Sketch:
     return _Sketch(items, edges, _layers(place))
 
 
+def _folded(graph: "nx.DiGraph[str]", *, components: bool) -> _Sketch:
+    """A recurrence: lags are labels; one that comes from earlier turns stands before its reader, where an arc ends."""
+    levels, last = levels_of(graph), last_writers(graph)
+    items: dict[Hashable, _Item] = {name: _Item(name, "box", levels[name]) for name in graph}
+    place: dict[Hashable, int] = {name: 6 * level for name, level in levels.items()}
+    edges: dict[tuple[Hashable, Hashable], None] = {}
+    arcs: list[tuple[Hashable, Hashable]] = []
+    if components:
+        for component, level in last.items():
+            items["component", component] = _Item(component, "pill", level)
+            place["component", component] = 6 * level + 3
+        for name in graph:
+            reads, writes = graph.nodes[name]["reads"], graph.nodes[name]["writes"]
+            edges |= {(("component", c), name): None for c in reads if not last[c]}
+            edges |= {(name, ("component", c)): None for c in writes}
+    for a, b, edge in graph.edges(data=True):
+        for start in [("component", c) for c in edge["components"]] if components else [a]:
+            if edge["lags"] == (0,):
+                edges[start, b] = None
+                continue
+            label = (start, b) if edge["back"] else (start, edge["lags"])
+            items[label] = _Item(_lags(edge["lags"]), "label", levels[a])
+            place[label] = place[b] - 1 if edge["back"] else place[start] + 1
+            edges[label, b] = None
+            if edge["back"]:
+                arcs.append((start, label))
+            else:
+                edges[start, label] = None
+    return _Sketch(items, list(edges), _layers(place), arcs)
+
+
+def _lags(lags: tuple[int, ...]) -> str:
+    """Lags in words: ``lag 1``, ``lags 0, 2``, ``lags 1–6``."""
+    if len(lags) > 2 and lags[-1] - lags[0] == len(lags) - 1:
+        return f"lags {lags[0]}–{lags[-1]}"
+    return f"lag{'s' * (len(lags) > 1)} {', '.join(map(str, lags))}"
+
+
 def _draw_sketch(sketch: _Sketch, ax: Axes | None, *, down: bool) -> Axes:
     graph: nx.DiGraph[Hashable] = nx.DiGraph()
     graph.add_nodes_from(sketch.items)
@@ -140,9 +186,14 @@ def _draw_sketch(sketch: _Sketch, ax: Axes | None, *, down: bool) -> Axes:
     if down:
         sizes = {key: (h, w) for key, (w, h) in sizes.items()}
     layout = layered(graph, sketch.layers, sizes)
+    arcs = arcs_below(layout, sketch.layers, sketch.arcs)
+    lanes, aside = LANE * arcs.lanes, ASIDE if sketch.arcs else 0.0
     if down:
         layout = transposed(layout)
-    ax = canvas(ax, layout.width, layout.height)
+    wide, high = (layout.width + lanes, layout.height) if down else (layout.width, layout.height + lanes)
+    ax = canvas(ax, wide, high, margin=4.0 + aside)
+    for key, lines in arcs.lines.items():
+        draw_arcs(ax, sketch.items[key].text, level_colour(sketch.items[key].level), lines, down=down)
     for k, key in enumerate(graph):
         _draw_lines(ax, sketch, layout, key, 1 + k / len(graph), down=down)
     for key, item in sketch.items.items():
