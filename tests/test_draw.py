@@ -305,9 +305,7 @@ def recurrences():
         "rnn": mg.RecurrentMachine((2, 3, 3, 1), lags=1, shortcuts="sequential"),
         "all": mg.RecurrentMachine((2, 3, 3, 1), lags=6, timeblock=2),
         "many": mg.RecurrentMachine((1,) * 8, lags=1),
-        "some": mg.RecurrentMachine(
-            (2, 3, 3, 1), lags=2, shortcuts=mask
-        ),  # one arc leads on
+        "some": mg.RecurrentMachine((2, 3, 3, 1), lags=2, shortcuts=mask),  # one arc leads on
     }
 
 
