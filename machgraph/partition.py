@@ -189,7 +189,7 @@ def weight_count(mask: Mask, partition: Partition) -> int:
     return sum(width * inputs for width, inputs in zip(partition.widths, fan_in(mask, partition), strict=True))
 
 
-def runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
+def runs(flags: Sequence[bool] | Mask) -> list[tuple[int, int]]:
     """The maximal runs of true as half-open ranges.
 
     >>> runs([True, True, False, True])
@@ -197,3 +197,14 @@ def runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
     """
     edges = np.flatnonzero(np.diff(np.concatenate(([False], np.asarray(flags, dtype=bool), [False])).astype(int)))
     return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
+
+
+def lag_words(flags: Mask) -> str:
+    """The lags at which something is heard, as one writes them.
+
+    >>> lag_words(np.array([True, False, True])), lag_words(np.array([False, True, True, True]))
+    ('lags 0, 2', 'lags 1–3')
+    """
+    lags = [int(lag) for lag in np.flatnonzero(flags)]
+    words = f"{lags[0]}–{lags[-1]}" if len(lags) > 2 and len(runs(flags)) == 1 else ", ".join(map(str, lags))
+    return f"lag{'s' * (len(lags) > 1)} {words}"

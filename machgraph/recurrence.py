@@ -18,6 +18,7 @@ from torch import Tensor
 
 from machgraph import cofiltration, graph
 from machgraph.architecture import Architecture, Machine, Point
+from machgraph.partition import lag_words
 from machgraph.plan import Span
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Recurrence:
 
     @cached_property
     def graph(self) -> nx.DiGraph:
-        """Frozen; nodes carry ``reads`` and ``writes``, edges ``components``, ``lags`` and ``back``.
+        """Frozen; nodes carry ``reads`` and ``writes``, edges ``components``, ``lags`` (and in ``words``) and ``back``.
 
         ``back`` says that the edge comes from earlier turns alone, every lag being at least the time block.
         """
@@ -70,7 +71,8 @@ class Recurrence:
         for i, j in np.argwhere(mask.any(axis=0)):
             lags = tuple(int(lag) for lag in np.flatnonzero(mask[:, i, j]))
             back = lags[0] >= self.machine.timeblock
-            folded.add_edge(f"σ_{j}", f"w_{i}", components=(f"z_{j}",), lags=lags, back=back)
+            words = lag_words(mask[:, i, j])
+            folded.add_edge(f"σ_{j}", f"w_{i}", components=(f"z_{j}",), lags=lags, back=back, words=words)
         return nx.freeze(folded)
 
     @cached_property

@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
+
 from machgraph.io import from_specification, load, load_metadata
+from machgraph.partition import lag_words
 from search.run import BEST, RUN
 
 if TYPE_CHECKING:
     from machgraph.parametric import ParametricMachine
+    from machgraph.partition import Mask
 
 
 def machine_file(place: str | os.PathLike[str]) -> Path:
@@ -56,18 +60,26 @@ def describe(machine: "ParametricMachine") -> list[tuple[str, str]]:
     """Labels and lines: summary, order, levels and the sizes of the cofiltration."""
     architecture = machine.architecture
     blocks = "-".join(map(str, machine.partition.widths))
-    mask = machine.shortcuts
-    edges = [f"{i} → {o}" for o in range(len(mask)) for i in range(o - 1) if mask[o, i]]
+    edges = _shortcuts(machine.shortcuts)
     sizes = [len(components) for components in architecture.cofiltration]
+    size = f"{machine.parameter_count():,} parameters, {machine.flops():,} FLOPs a sample"
     return [
-        ("machine", f"blocks {blocks}, {machine.parameter_count():,} parameters, {machine.flops():,} FLOPs a sample"),
+        ("machine", f"blocks {blocks}, {size}{' and position' * (machine.dimensions > 0)}"),
         ("σ", ", ".join(activation.name for activation in machine.activation)),
         ("shortcuts", ", ".join(edges) or "none"),
         ("order", " ".join(architecture.order)),
         ("levels", " → ".join(", ".join(names) for names in architecture.levels)),
-        ("depth", str(architecture.depth)),
+        ("depth", f"{architecture.depth}{' in one turn of the loop over time' * (machine.shortcuts.ndim == 3)}"),
         ("cofiltration", " ⊇ ".join(map(str, sizes)) + " components"),
     ]
+
+
+def _shortcuts(mask: "Mask") -> list[str]:
+    """What is not from the block before at the same time, with the lags of a recurrence."""
+    if mask.ndim == 2:
+        return [f"{j} → {i}" for i, j in np.argwhere(mask) if j < i - 1]
+    words = {(int(i), int(j)): lag_words(mask[:, i, j]) for i, j in np.argwhere(mask.any(axis=0))}
+    return [f"{j} → {i} ({lags})" for (i, j), lags in words.items() if j != i - 1 or lags != "lag 0"]
 
 
 def draw(machine: "ParametricMachine", path: Path) -> None:

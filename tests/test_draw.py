@@ -352,3 +352,22 @@ def test_an_unrolled_recurrence_is_a_graph_like_others():
     ax = mg.draw.dependency_graph(recurrences()["rnn"].unroll(3))
     assert_apart(ax)
     assert "$w_{1}$[t=0]" in {label for label, _ in extents(ax)}
+
+
+@pytest.mark.parametrize("name", ["rnn", "all", "many", "some"])
+def test_shortcuts_of_a_recurrence_say_their_lags(name):
+    machine = recurrences()[name]
+    ax = mg.draw.shortcuts(machine)
+    assert_apart(ax)
+    words = [label for label, _ in extents(ax)]
+    assert "from, at lags" in words
+    if name == "rnn":
+        assert (words.count("0"), words.count("1")) == (3, 3 + 1)  # one block is 1 wide
+    if name == "all":
+        assert (words.count("0–6"), words.count("2–6")) == (6, 10)
+
+
+def test_what_is_not_possible_at_any_lag_is_pale():
+    ax = mg.draw.shortcuts(mg.RecurrentMachine((2, 3, 1), lags=1, timeblock=2))
+    squares = [to_hex(patch.get_facecolor()) for patch in ax.patches if isinstance(patch, Rectangle)]
+    assert squares.count(PALE.lower()) == 6 + 1  # and one in the legend

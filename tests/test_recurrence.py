@@ -15,6 +15,7 @@ from torch.func import grad, jvp, vmap
 import machgraph as mg
 from machgraph.partition import lag_mask
 from machgraph.recurrence import fold, unfold
+from search.show import describe, draw
 
 
 def random(*shape, seed=0):
@@ -334,3 +335,14 @@ def test_names_of_turns_of_several_steps():
 def test_what_a_graph_refuses(act, sentence):
     with pytest.raises(ValueError, match=sentence):
         act(mg.RecurrentMachine((1, 1), lags=1))
+
+
+def test_what_show_says_of_a_recurrence(tmp_path):
+    machine = mg.RecurrentMachine((2, 3, 1), lags=3, shortcuts="sequential")
+    said = dict(describe(mg.load(mg.save(machine, tmp_path / "one.machgraph"))))
+    assert said["machine"] == "blocks 2-3-1, 45 parameters, 84 FLOPs a sample and position"
+    assert said["shortcuts"] == "1 → 1 (lags 1–3), 2 → 2 (lags 1–3)"
+    assert said["order"] == "σ_0 w_1 σ_1 w_2 σ_2"
+    assert said["depth"] == "5 in one turn of the loop over time"
+    draw(machine, tmp_path / "one.svg")
+    assert (tmp_path / "one.svg").stat().st_size > 1000

@@ -24,7 +24,7 @@ from machgraph.draw.canvas import (
     text,
     width,
 )
-from machgraph.partition import Partition, shortcut_mask
+from machgraph.partition import Partition, lag_mask, lag_words, shortcut_mask
 
 COMPACT = 24  # more rows than this are set smaller
 SHORTCUT, SEQUENTIAL, LEGAL = "#0072B2", "#5A5A5A", "#C9C9C9"
@@ -73,9 +73,11 @@ def cofiltration(architecture: Any, ax: Axes | None = None) -> Axes:
 def shortcuts(machine: Any, ax: Axes | None = None, *, names: Sequence[str] | None = None) -> Axes:
     """Draw which block hears which: a row for each block that hears, a column for each that is heard.
 
+    Of a recurrence the lags stand in the squares.
+
     Parameters
     ----------
-    machine : a parametric machine, or a boolean mask ``[block_out, block_in]``.
+    machine : a parametric machine, or a boolean mask ``[block_out, block_in]`` or ``[lag, block_out, block_in]``.
     names : of the blocks; by default ``I_0``, ``I_1``, ... The widths of a machine's blocks stand to the right.
 
     Raises
@@ -83,10 +85,13 @@ def shortcuts(machine: Any, ax: Axes | None = None, *, names: Sequence[str] | No
     ValueError : the mask is not square, is true where no block may hear another, or the names are too few or many.
     """
     given = np.asarray(getattr(machine, "shortcuts", machine))
-    if given.ndim != 2 or given.shape[0] != given.shape[1]:
+    if given.ndim not in (2, 3) or given.shape[-2] != given.shape[-1]:
         raise ValueError(f"got a mask of shape {given.shape}: give a square one, [block_out, block_in]")
-    n = len(given)
-    mask = shortcut_mask(given, n)
+    n = given.shape[-1]
+    lags, timeblock = (len(given) - 1 if given.ndim == 3 else 0), getattr(machine, "timeblock", 1)
+    over_time = lag_mask(given, n, lags, timeblock) if given.ndim == 3 else shortcut_mask(given, n)[None]
+    mask, possible = np.any(over_time, axis=0), np.any(lag_mask(None, n, lags, timeblock), axis=0)
+    inside = {(i, j): lag_words(over_time[:, i, j]).split(maxsplit=1)[1] for i, j in np.argwhere(mask)} if lags else {}
     partition = getattr(machine, "partition", None)
     widths = [str(w) for w in partition.widths] if isinstance(partition, Partition) else []  # arrays have one too
     labels = [f"$I_{{{i}}}$" for i in range(n)] if names is None else list(names)
@@ -94,6 +99,7 @@ def shortcuts(machine: Any, ax: Axes | None = None, *, names: Sequence[str] | No
         raise ValueError(f"got {len(labels)} names for {n} blocks: give one for each block")
 
     font, cell = (FONT, 16.0) if n <= COMPACT else (SMALL, 10.0)
+    cell = max([cell, *(width(words, SMALL) + 4 for words in inside.values())])
     lengths = [width(label, font) for label in labels]
     upright = max(lengths) > cell - 2
     left = max(lengths) + 6 + SMALL + 5
@@ -102,7 +108,7 @@ def shortcuts(machine: Any, ax: Axes | None = None, *, names: Sequence[str] | No
     beside = max([width(w, SMALL) for w in widths] + [width("width", SMALL)]) + 6 if widths else 0.0
     legend = left + cell * n + beside + 14
     ax = canvas(ax, legend + 13 + max(width(word, SMALL) for word, _ in key), top + max(cell * n, 12.0 * len(key)))
-    text(ax, left + cell * n / 2, SMALL / 2, "from", SMALL, colour=GREY)
+    text(ax, left + cell * n / 2, SMALL / 2, "from, at lags" if inside else "from", SMALL, colour=GREY)
     text(ax, SMALL / 2, top + cell * n / 2, "to", SMALL, colour=GREY, rotation=90)
     for k, label in enumerate(labels):
         middle = cell * (k + 0.5)
@@ -116,8 +122,10 @@ def shortcuts(machine: Any, ax: Axes | None = None, *, names: Sequence[str] | No
     if widths:
         text(ax, left + cell * n + beside, top - 5 - SMALL / 2, "width", SMALL, colour=GREY, align="right")
     for i, j in np.ndindex(n, n):
-        colour = (SEQUENTIAL if i == j + 1 else SHORTCUT) if mask[i, j] else (None if j < i else PALE)
+        colour = (SEQUENTIAL if i == j + 1 else SHORTCUT) if mask[i, j] else (None if possible[i, j] else PALE)
         _square(ax, left + cell * j, top + cell * i, cell, colour)
+    for (i, j), words in inside.items():
+        text(ax, left + cell * (j + 0.5), top + cell * (i + 0.5), words, SMALL, colour="white")
     for k, (word, colour) in enumerate(key):
         _square(ax, legend, top + 12.0 * k, 9.0, colour)
         text(ax, legend + 13, top + 12.0 * k + 4.5, word, SMALL, align="left")

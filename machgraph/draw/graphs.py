@@ -161,7 +161,7 @@ def _folded(graph: "nx.DiGraph[str]", *, components: bool) -> _Sketch:
                 edges[start, b] = None
                 continue
             label = (start, b) if edge["back"] else (start, edge["lags"])
-            items[label] = _Item(_lags(edge["lags"]), "label", levels[a])
+            items[label] = _Item(edge["words"], "label", levels[a])
             place[label] = place[b] - 1 if edge["back"] else place[start] + 1
             edges[label, b] = None
             if edge["back"]:
@@ -169,13 +169,6 @@ def _folded(graph: "nx.DiGraph[str]", *, components: bool) -> _Sketch:
             else:
                 edges[start, label] = None
     return _Sketch(items, list(edges), _layers(place), arcs)
-
-
-def _lags(lags: tuple[int, ...]) -> str:
-    """Lags in words: ``lag 1``, ``lags 0, 2``, ``lags 1–6``."""
-    if len(lags) > 2 and lags[-1] - lags[0] == len(lags) - 1:
-        return f"lags {lags[0]}–{lags[-1]}"
-    return f"lag{'s' * (len(lags) > 1)} {', '.join(map(str, lags))}"
 
 
 def _draw_sketch(sketch: _Sketch, ax: Axes | None, *, down: bool) -> Axes:
