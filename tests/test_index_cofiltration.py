@@ -2,20 +2,25 @@
 
 from itertools import pairwise
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import pyplot as plt
+from matplotlib.collections import QuadMesh
 from operators import element, operator, parametric
 from torch.autograd import gradcheck, gradgradcheck
 
 import machgraph as mg
+from figures import index_cofiltration as index_figure
 from machgraph.activation import ACTIVATIONS, per_block
 from machgraph.index import Box, cofiltration, plan, steps
-from machgraph.plan import Accumulate, Activate
+from machgraph.plan import Accumulate, Activate, Plan
 from machgraph.resolvent import resolvent
 
+matplotlib.use("Agg")
 quick = settings(deadline=None, max_examples=40)
 exactly = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -267,3 +272,105 @@ def test_instructions_are_those_of_the_library():
         Accumulate((1, 2), (0, 1), (1, 2), 0, -1),
         Activate((1, 2), 1, (0, 2)),
     )
+
+
+# ---- pictures ----------------------------------------------------------------------------------------------------
+
+PICTURES = {
+    "dense": (lambda: mg.DenseMachine((3, 2, 1)), ()),
+    "convolution": (lambda: mg.ConvMachine((1, 2, 1), (2, 3)), (2, 5)),
+    "recurrence": (lambda: mg.RecurrentMachine((1, 2, 1), lags=2), (12,)),
+    "by hand": (lambda: plan([Box((0, 1), (0, 4)), Box((1, 12), (0, 3)), Box((1, 12), (3, 4))]), ()),
+}
+
+
+def drawn_texts(ax):
+    """Each text with its box in pixels."""
+    ax.figure.draw_without_rendering()
+    return {(t, t.get_text()): t.get_window_extent() for t in ax.texts if t.get_text()}
+
+
+def assert_readable(ax):
+    boxes = list(drawn_texts(ax).items())
+    page = ax.figure.bbox
+    for k, ((_, name), box) in enumerate(boxes):
+        assert box.x0 >= page.x0 - 1, name
+        assert box.x1 <= page.x1 + 1, name
+        for (_, other), beside in boxes[:k]:
+            apart = box.x1 <= beside.x0 or beside.x1 <= box.x0 or box.y1 <= beside.y0 or beside.y1 <= box.y0
+            assert apart, (name, other)
+
+
+@pytest.fixture(params=PICTURES)
+def picture(request):
+    make, size = PICTURES[request.param]
+    yield make(), size
+    plt.close("all")
+
+
+def test_the_picture_of_the_cofiltration_numbers_each_step(picture):
+    machine, size = picture
+    ax = mg.draw.index_cofiltration(machine, size=size)
+    assert_readable(ax)
+    last = int(steps(machine if isinstance(machine, Plan) else machine.plan(size)).max())
+    written = {name for _, name in drawn_texts(ax)}
+    assert {str(step) for step in range(last + 1)} <= written
+    assert f"{last + 1} steps: a chain of length {2 * last + 1}" in written
+
+
+def test_cells_have_the_colour_of_their_step():
+    ax = mg.draw.index_cofiltration(mg.RecurrentMachine((1, 1), lags=1), size=3)
+    colours = ax.collections[0].get_array().reshape(6, 3)
+    assert len(np.unique(colours, axis=0)) == 6
+    brightness = colours @ (0.3, 0.59, 0.11)
+    assert np.argsort(brightness).tolist() == [0, 3, 1, 4, 2, 5]  # darker is earlier; the input is the first row
+    plt.close("all")
+
+
+def test_filling_shows_what_is_settled_and_nothing_else(picture):
+    machine, size = picture
+    made = machine if isinstance(machine, Plan) else machine.plan(size)
+    number = steps(made).reshape(made.channels, -1)
+    z = torch.full((made.channels, *(size or number.shape[1:] if isinstance(machine, Plan) else size)), -1.0)
+    ax = mg.draw.filling(z, machine, panels=3)
+    assert_readable(ax)
+    meshes = [c for c in ax.collections if isinstance(c, QuadMesh)][:-1]  # the last one is the scale
+    assert len(meshes) == min(3, number.max() + 1)
+    shown = [int(name.removeprefix("step ")) for _, name in drawn_texts(ax) if name.startswith("step ")]
+    assert (shown[0], shown[-1]) == (0, number.max())
+    for step, mesh in zip(shown, meshes, strict=True):
+        blue = mesh.get_array().reshape(*number.shape, 3)[..., 0] < 0.5
+        assert (blue == (number <= step)).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: mg.draw.index_cofiltration("dense"), TypeError, "got a str: give a parametric machine, or a plan"),
+        (
+            lambda: mg.draw.index_cofiltration(mg.ConvMachine((1, 1), 3)),
+            ValueError,
+            r"got size=\(\) for a machine with 1 axes",
+        ),
+        (lambda: mg.draw.filling(np.ones(3), mg.DenseMachine((2, 2))), ValueError, "give one sample of 4 channels"),
+        (lambda: mg.draw.filling(np.ones(4), mg.DenseMachine((2, 2)), panels=0), ValueError, "got panels=0"),
+    ],
+)
+def test_what_can_not_be_drawn(call, error, sentence):
+    with pytest.raises(error, match=sentence):
+        call()
+
+
+def test_the_figure_is_written_twice_with_the_same_bytes(tmp_path):
+    first, second = (index_figure.main(out=tmp_path / name) for name in "ab")
+    assert [path.suffix for path in first] == [".svg", ".png"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_the_figure_holds_solutions():
+    """The input is on block 0 alone, so y = w z on all others."""
+    for _, machine, z in index_figure.rows():
+        if not isinstance(machine, Plan):
+            z, first = z.detach().double(), machine.partition.widths[0]
+            y = (operator(machine.double(), z.shape[1:]) @ z.flatten()).view_as(z)
+            torch.testing.assert_close(torch.tanh(y[first:]), z[first:], rtol=1e-4, atol=1e-4)

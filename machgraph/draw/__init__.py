@@ -6,6 +6,16 @@ the axes. Level i has the same colour in every picture; what is there from the s
 
 from machgraph.draw.canvas import level_colour, spelled
 from machgraph.draw.charts import cofiltration, depth_sequence, shortcuts
+from machgraph.draw.filling import filling, index_cofiltration
 from machgraph.draw.graphs import dependency_graph
 
-__all__ = ["cofiltration", "dependency_graph", "depth_sequence", "level_colour", "shortcuts", "spelled"]
+__all__ = [
+    "cofiltration",
+    "dependency_graph",
+    "depth_sequence",
+    "filling",
+    "index_cofiltration",
+    "level_colour",
+    "shortcuts",
+    "spelled",
+]

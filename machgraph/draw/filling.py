@@ -15,6 +15,8 @@ from machgraph.draw.canvas import FONT, GREY, INK, PALE, SMALL, canvas, text, wi
 from machgraph.plan import Plan
 
 SIDE = 15.0  # of a cell, in points
+PAGE = 520.0  # what small multiples may take of its width, in points
+LONG = 60.0  # the scale of values
 ORDER: Colormap = LinearSegmentedColormap.from_list("order", colormaps["viridis"](np.linspace(0.12, 0.95, 256)))
 VALUES: Colormap = colormaps["RdBu_r"]
 Steps = NDArray[np.int64]
@@ -39,27 +41,24 @@ def index_cofiltration(machine: Any, ax: Axes | None = None, *, size: Sequence[i
     grid = _flat(index.steps(_plan(machine, size)))
     blocks = _boundaries(machine, grid)
     last = int(grid.max())
-    left, top = _left(grid, machine), 3 * SMALL
+    left, top = _left(grid, machine), 2 * SMALL
     high, wide = SIDE * grid.shape[0], SIDE * grid.shape[1]
-    key = f"{last + 1} steps: a chain of {2 * last + 2} subspaces"
+    key = f"{last + 1} steps: a chain of length {2 * last + 1}"
     ax = canvas(ax, max(left + wide, left + width(key, SMALL)), top + high + 2.2 * SMALL)
     text(ax, left, SMALL / 2, key, SMALL, colour=GREY, align="left")
     colours = np.array([ORDER(step / max(last, 1))[:3] for step in grid.ravel()]).reshape(*grid.shape, 3)
     _cells(ax, left, top, colours)
     _edges(ax, left, top, grid)
-    _axes_labels(ax, left, top, grid, blocks)
+    _axes_labels(ax, left, top, grid, blocks, _kind(machine))
     for step in range(last + 1):
-        for channel, position, many in _labels(grid == step):
-            bright = float(np.dot(colours[channel, position], (0.299, 0.587, 0.114)))
-            x = left + SIDE * (position + many / 2)
-            y = top + high - SIDE * (channel + 0.5)
+        bright = float(np.dot(ORDER(step / max(last, 1))[:3], (0.299, 0.587, 0.114)))
+        for channel, position in _labels(grid == step):
+            x, y = left + SIDE * position, top + high - SIDE * channel
             text(ax, x, y, str(step), SMALL, colour="white" if bright < 0.55 else INK)
     return ax
 
 
-def filling(
-    values: Any, machine: Any, ax: Axes | None = None, *, panels: int = 6, columns: int | None = None
-) -> Axes:
+def filling(values: Any, machine: Any, ax: Axes | None = None, *, panels: int = 6, columns: int | None = None) -> Axes:
     """Draw how the resolvent fills machine space: small multiples, one picture after each of some steps.
 
     Settled indices show their value, blue below zero and red above; the others are still pale. A black line is round
@@ -82,19 +81,21 @@ def filling(
     plan = _plan(machine, solution.shape[1:])
     grid = _flat(index.steps(plan))
     if solution.size != grid.size or len(solution) != len(grid):
-        raise ValueError(
-            f"got values of shape {solution.shape}: give one sample of {len(grid)} channels and {grid.shape[1]} positions"
-        )
+        expected = f"{len(grid)} channels and {grid.shape[1]} positions"
+        raise ValueError(f"got values of shape {solution.shape}: give one sample of {expected}")
     solution = solution.reshape(grid.shape)
     limit = float(np.abs(solution).max()) or 1.0
     blocks = _boundaries(machine, grid)
     shown = np.unique(np.linspace(0, grid.max(), min(panels, int(grid.max()) + 1)).round().astype(int))
     left, top, gap = _left(grid, machine), 1.6 * FONT, 14.0
     wide, high = SIDE * grid.shape[1], SIDE * grid.shape[0]
-    columns = columns or max(1, min(len(shown), int(520 // (wide + gap))))
+    if columns is None:
+        fitting = max(1, int(PAGE // (wide + gap)))
+        columns = -(-len(shown) // -(-len(shown) // fitting))  # as many rows as it takes, all about as long
     rows = -(-len(shown) // columns)
-    pitch = max(wide, width(f"step {grid.max()}", SMALL)) + gap, high + top + 2.4 * SMALL + 4
-    ax = canvas(ax, left + columns * pitch[0] - gap, rows * pitch[1] + 2.6 * SMALL)
+    pitch = max(wide, width(f"step {grid.max()}", SMALL)) + gap, high + top + 2 * SMALL + 4
+    scale = LONG + 8 + width(f"{-limit:.2g}", SMALL) + width(_meaning(limit), SMALL)
+    ax = canvas(ax, left + max(columns * pitch[0] - gap, scale), rows * pitch[1] + 2 * SMALL)
     before = -1
     for k, step in enumerate(shown):
         x, y = left + pitch[0] * (k % columns), top + pitch[1] * (k // columns)
@@ -104,9 +105,11 @@ def filling(
         text(ax, x, y - FONT * 0.8, f"step {step}", SMALL, align="left")
         _cells(ax, x, y, colours)
         _edges(ax, x, y, np.where(settled & (grid > before), 1, 0), colour=INK, border=False)
-        _axes_labels(ax, x, y, grid, blocks if k % columns == 0 else [], positions=k // columns == rows - 1)
+        _axes_labels(
+            ax, x, y, grid, blocks if k % columns == 0 else [], _kind(machine) if k + columns >= len(shown) else ""
+        )
         before = int(step)
-    _scale(ax, left, rows * pitch[1] + 1.3 * SMALL, limit)
+    _scale(ax, left, rows * pitch[1] + 0.8 * SMALL, limit)
     return ax
 
 
@@ -140,12 +143,16 @@ def _boundaries(machine: Any, grid: Steps) -> list[tuple[str, int, int]]:
     return [(str(channel), channel, channel + 1) for channel in range(0, len(grid), every)]
 
 
+def _kind(machine: Any) -> str:
+    return "time" if hasattr(machine, "lags") else "position"
+
+
 def _left(grid: Steps, machine: Any) -> float:
-    return max(width(name, FONT) for name, _, _ in _boundaries(machine, grid)) + 8 + SMALL + 4
+    return max(width(name, FONT) for name, _, _ in _boundaries(machine, grid)) + 11 + SMALL + 1
 
 
-def _labels(part: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
-    """Where a step's number stands: the middle row of each of its rectangles, as (channel, first position, length)."""
+def _labels(part: NDArray[np.bool_]) -> list[tuple[float, float]]:
+    """Where a step's number stands, the middle of each of its rectangles, as (channel, position)."""
     places, rest = [], part.copy()
     while rest.any():
         channel, position = (int(k) for k in np.argwhere(rest)[0])
@@ -154,7 +161,7 @@ def _labels(part: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
         while channel + tall < len(rest) and rest[channel + tall, position : position + many].all():
             tall += 1
         rest[channel : channel + tall, position : position + many] = False
-        places.append((channel + (tall - 1) // 2, position, many))
+        places.append((channel + tall / 2, position + many / 2))
     return places
 
 
@@ -165,12 +172,12 @@ def _cells(ax: Axes, left: float, top: float, colours: NDArray[np.float64]) -> N
     """One square for each index, channel 0 at the bottom."""
     x = left + SIDE * np.arange(colours.shape[1] + 1)
     y = top + SIDE * np.arange(colours.shape[0], -1, -1)
-    ax.pcolormesh(x, y, colours, edgecolors="white", linewidth=0.4, zorder=1)
+    ax.pcolormesh(x, y, colours, edgecolors=(1, 1, 1, 0.3), linewidth=0.4, zorder=1)
 
 
 def _edges(ax: Axes, left: float, top: float, grid: Steps, colour: str = "white", border: bool = True) -> None:
     """Lines between indices of different steps."""
-    channels, positions = grid.shape
+    channels = len(grid)
     padded = np.pad(grid, 1, constant_values=grid.min() - 1 if border else 0)
     lines = []
     for i, j in np.argwhere(np.diff(padded[1:-1], axis=1)):
@@ -183,26 +190,29 @@ def _edges(ax: Axes, left: float, top: float, grid: Steps, colour: str = "white"
 
 
 def _axes_labels(
-    ax: Axes, left: float, top: float, grid: Steps, blocks: list[tuple[str, int, int]], positions: bool = True
+    ax: Axes, left: float, top: float, grid: Steps, blocks: list[tuple[str, int, int]], positions: str = "position"
 ) -> None:
     channels, extent = grid.shape
     bottom = top + SIDE * channels
     for name, start, stop in blocks:
         text(ax, left - 6, bottom - SIDE * (start + stop) / 2, name, FONT, align="right")
     if blocks:
-        x = left - 8 - max(width(name, FONT) for name, _, _ in blocks) - SMALL / 2
+        x = left - 11 - max(width(name, FONT) for name, _, _ in blocks) - SMALL / 2
         text(ax, x, top + SIDE * channels / 2, "channel", SMALL, colour=GREY, rotation=90)
     if positions and extent > 1:
-        text(ax, left + SIDE * extent / 2, bottom + 1.2 * SMALL, "position", SMALL, colour=GREY)
+        text(ax, left + SIDE * extent / 2, bottom + 1.2 * SMALL, positions, SMALL, colour=GREY)
 
 
 def _scale(ax: Axes, left: float, top: float, limit: float) -> None:
     """What the colours of values mean."""
-    steps, long = 21, 60.0
-    low, high = f"{-limit:.2g}", f"{limit:.2g}"
+    steps, low = 21, f"{-limit:.2g}"
     x = left + width(low, SMALL) + 4
-    edges = x + np.linspace(0, long, steps + 1)
+    edges = x + np.linspace(0, LONG, steps + 1)
     colours = VALUES(np.linspace(0, 1, steps))[None, :, :3]
     ax.pcolormesh(edges, np.array([top, top + SMALL]), colours, zorder=1)
     text(ax, x - 4, top + SMALL / 2, low, SMALL, colour=GREY, align="right")
-    text(ax, x + long + 4, top + SMALL / 2, f"{high}, value of z; pale: not settled yet", SMALL, colour=GREY, align="left")
+    text(ax, x + LONG + 4, top + SMALL / 2, _meaning(limit), SMALL, colour=GREY, align="left")
+
+
+def _meaning(limit: float) -> str:
+    return f"{limit:.2g}; pale: not settled yet"
