@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from machgraph.architecture import Machine as Machine
     from machgraph.architecture import depends_on as depends_on
     from machgraph.cofiltration import depth_sequence as depth_sequence
+    from machgraph.convert import from_rnn as from_rnn
+    from machgraph.convert import from_sequential as from_sequential
     from machgraph.io import load as load
     from machgraph.io import save as save
     from machgraph.nilpotent import NilpotentMachine as NilpotentMachine
@@ -30,6 +32,8 @@ _HOME = {
     "depends_on": "architecture",
     "depth_sequence": "cofiltration",
     "RecurrentMachine": "parametric",
+    "from_rnn": "convert",
+    "from_sequential": "convert",
     "load": "io",
     "save": "io",
 }
