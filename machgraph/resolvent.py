@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from machgraph.activation import Activation
@@ -55,7 +56,7 @@ def resolvent(
     """
     if _is_recorded():
         return out_of_place(plan, activations, weight, bias, y0, z0)
-    y, z = _Resolvent.apply(plan, activations, weight, bias, y0, z0)  # type: ignore[no-untyped-call]
+    y, z = _value(_Resolvent, plan, activations, weight, bias, y0, z0)
     return y, z
 
 
@@ -63,8 +64,15 @@ def linear_resolvent(
     plan: Plan, weight: Tensor, slopes: Tensor, y0: Tensor | None, z0: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Solve ``y = W z + y0``, ``z = s ⊙ y + z0``: the machine whose σ is an array, which every derivative is."""
-    y, z = _LinearResolvent.apply(plan, weight, slopes, y0, z0)  # type: ignore[no-untyped-call]
+    y, z = _value(_LinearResolvent, plan, weight, slopes, y0, z0)
     return y, z
+
+
+def _value(rule: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """What a rule gives, with its derivatives only where somebody may ask for them: they cost as much as a product."""
+    if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return rule.apply(*arguments)  # type: ignore[no-untyped-call]
+    return rule.forward(*arguments)
 
 
 def _is_recorded() -> bool:
@@ -251,7 +259,7 @@ class _WeightGradient(torch.autograd.Function):
 
 
 def _weight_gradient(plan: Plan, v: Tensor, z: Tensor) -> Tensor:
-    Q: Tensor = _WeightGradient.apply(plan, v, z)  # type: ignore[no-untyped-call]
+    Q: Tensor = _value(_WeightGradient, plan, v, z)
     return Q
 
 
