@@ -50,7 +50,7 @@ def from_sequential(sequential: nn.Sequential) -> DenseMachine | ConvMachine:
     ((4, 8, 2), ['identity', 'tanh', 'identity'])
     """
     if not isinstance(sequential, nn.Sequential):
-        raise TypeError(f"got a {type(sequential).__name__}: give an nn.Sequential, or an nn.RNN to from_rnn")
+        raise TypeError(f"got {type(sequential).__name__}: give an nn.Sequential, or an nn.RNN to from_rnn")
     layers: list[tuple[str, Any]] = []
     activation: list[Any] = ["identity"]
     said: dict[int, str] = {}  # where each nonlinearity was said
@@ -94,7 +94,7 @@ def from_rnn(rnn: nn.RNN) -> RecurrentMachine:
     """
     if not isinstance(rnn, nn.RNN):
         why = ", whose gates multiply: write it as a sum of mg.Machine" if isinstance(rnn, nn.LSTM | nn.GRU) else ""
-        raise TypeError(f"got a {type(rnn).__name__}{why or ': give an nn.RNN'}")
+        raise TypeError(f"got {type(rnn).__name__}{why or ': give an nn.RNN'}")
     if rnn.bidirectional:
         raise ValueError(
             "got an nn.RNN of two directions, and a machine goes forward in time: give bidirectional=False"

@@ -9,7 +9,7 @@ earlier turns alone; without them the folded graph is acyclic too, and it is the
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
@@ -104,6 +104,14 @@ class Recurrence:
     def components(self) -> tuple[str, ...]:
         """Names of all components, each a series."""
         return tuple(f"{half}_{i}" for i in range(len(self.machine.partition)) for half in "yz")
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "machines" or hasattr(Architecture, name):
+            raise AttributeError(
+                f"a recurrence folded over time has no {name} of its own: unroll(steps).{name} is that of a series of "
+                "so many steps"
+            )
+        raise AttributeError(f"'Recurrence' object has no attribute {name!r}")
 
     def resolvent(self, g: Point) -> dict[str, Tensor]:
         """The solution ``h`` of ``h = g + f h``, by unrolling: a folded graph has cycles, and no order of its own.

@@ -346,3 +346,12 @@ def test_what_show_says_of_a_recurrence(tmp_path):
     assert said["depth"] == "5 in one turn of the loop over time"
     draw(machine, tmp_path / "one.svg")
     assert (tmp_path / "one.svg").stat().st_size > 1000
+
+
+def test_a_folded_recurrence_says_where_its_machines_are():
+    f = mg.RecurrentMachine((1, 1), lags=1).architecture
+    for name in ("machines", "increment", "parameters"):
+        with pytest.raises(AttributeError, match=rf"has no {name} of its own: unroll\(steps\).{name} is"):
+            getattr(f, name)
+    assert not hasattr(f, "weight")
+    assert len(f.unroll(3).machines) == 12 - 1  # at first w_0 hears nothing
