@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from machgraph.activation import Activation, Pointwise, per_block
 from machgraph.architecture import Architecture, Machine
 from machgraph.boxes import Padding, convolution_plan, dense_plan, margins, recurrent_plan
+from machgraph.lower import lowered
 from machgraph.partition import Mask, Partition, channel_mask, lag_mask, shortcut_mask
 from machgraph.plan import Plan
 from machgraph.recurrence import Recurrence
@@ -34,7 +35,6 @@ class ParametricMachine(nn.Module, ABC):
     weight: nn.Parameter
     bias: nn.Parameter | None
     partition: Partition
-    shortcuts: Mask
     activation: tuple[Activation, ...]
 
     def _set(
@@ -63,6 +63,17 @@ class ParametricMachine(nn.Module, ABC):
         self.weight = nn.Parameter(torch.empty(channels, channels, *kernel, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(channels, device=device, dtype=dtype)) if bias else None
         self.reset_parameters(generator)
+
+    @property
+    def shortcuts(self) -> Mask:
+        """Which block hears which, ``[block_out, block_in]``, or for a recurrence ``[lag, block_out, block_in]``."""
+        return self._shortcuts
+
+    @shortcuts.setter
+    def shortcuts(self, mask: Mask) -> None:
+        self._shortcuts = mask.copy()
+        self._shortcuts.setflags(write=False)  # a change in place would go unseen
+        self._heard = _nested(mask.tolist())  # the same in tuples: compilers can't look into an array
 
     @abstractmethod
     def plan(self, size: tuple[int, ...]) -> Plan:
@@ -113,6 +124,8 @@ class ParametricMachine(nn.Module, ABC):
         """
         y0 = self._checked(y0, "y0")
         batch, size = self._batch_and_size(y0)
+        if slopes is None and torch.compiler.is_compiling():  # a program is wanted that knows no plans
+            return lowered(self, self._filled(y0), None if z0 is None else self._filled(self._checked(z0, "z0")))
         plan = self.plan(size)
         if z0 is not None:
             z0 = self._checked(z0, "z0")
@@ -465,6 +478,10 @@ class RecurrentMachine(ParametricMachine):
         padded = nn.functional.pad(z.reshape(-1, *z.shape[-2:]), (self.lags, 0))
         y = nn.functional.conv1d(padded, weight.flip(-1))  # tap k of a convolution is lag lags - k
         return y.reshape(*z.shape[:-2], *y.shape[1:])
+
+
+def _nested(rows: Any) -> Any:
+    return tuple(_nested(row) for row in rows) if isinstance(rows, list) else rows
 
 
 def _extents(name: str, value: int | Sequence[int], axes: int | None = None) -> tuple[int, ...]:

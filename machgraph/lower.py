@@ -1,0 +1,62 @@
+"""Parametric machines in torch's own layers, for those who look at the operations: compilers and exporters.
+
+Block after block, each on what it hears: a linear map or a convolution of the concatenated sources, and σ. It is the
+network as people write it by hand, without plan and custom backward. So a program that is recorded from it needs no
+machgraph, and serves any size of batch.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from machgraph.parametric import ParametricMachine, RecurrentMachine
+
+
+def lowered(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``(y, z)`` of ``machine.solve(y0, z0)``; autograd differentiates it by itself.
+
+    Parameters
+    ----------
+    machine : dense, convolutional, or recurrent, which is unrolled over the steps that ``y0`` has.
+    y0, z0 : ``(*batch, channels, *size)``, all channels.
+    """
+    if machine.bias is not None:
+        y0 = y0 + machine.bias.view(-1, *[1] * machine.dimensions)
+    y, z = _unrolled(machine, y0, z0) if hasattr(machine, "lags") else _layers(machine, y0, z0)  # type: ignore[arg-type]
+    axis = -1 - machine.dimensions
+    return torch.cat(y, dim=axis), torch.cat(z, dim=axis)
+
+
+def _layers(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+    """Each block at all positions: ``y_i = Σ_j W_ij z_j + y0_i``, ``z_i = σ_i(y_i) + z0_i``."""
+    y = list(machine.split(y0))
+    z: list[Tensor] = []
+    for i, hears in enumerate(machine._heard):
+        sources = [j for j, heard in enumerate(hears) if heard]
+        if sources:
+            y[i] = y[i] + machine._linear_map(i, sources)(*(z[j] for j in sources))
+        z.append(machine.activation[i].function(y[i]))
+        if z0 is not None:
+            z[i] = z[i] + machine.split(z0)[i]
+    return y, z
+
+
+def _unrolled(machine: "RecurrentMachine", y0: Tensor, z0: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+    """Step after step and block after block, each on all of its sources and lags in one product."""
+    blocks, block, mask = range(len(machine.partition)), machine.partition.block, machine._heard
+    heard = [[(lag, j) for lag, at_lag in enumerate(mask) for j in blocks if at_lag[i][j]] for i in blocks]
+    weights = [[machine.weight[block(i), block(j), lag] for lag, j in heard[i]] for i in blocks]
+    matrices = [torch.cat(several, dim=-1) if several else None for several in weights]
+    y = [list(series.unbind(-1)) for series in machine.split(y0)]
+    z = [[torch.zeros_like(series[0])] * machine.lags for series in y]  # before the series all is 0
+    for t in range(y0.shape[-1]):
+        for i in blocks:
+            matrix = matrices[i]
+            if matrix is not None:
+                sources = torch.cat([z[j][machine.lags + t - lag] for lag, j in heard[i]], dim=-1)
+                y[i][t] = y[i][t] + torch.nn.functional.linear(sources, matrix)
+            activated = machine.activation[i].function(y[i][t])
+            z[i].append(activated if z0 is None else activated + machine.split(z0)[i][..., t])
+    return [torch.stack(steps, dim=-1) for steps in y], [torch.stack(steps[machine.lags :], dim=-1) for steps in z]

@@ -1,0 +1,124 @@
+"""Machines as files that run without machgraph: programs of ``torch.export``, and ONNX."""
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
+
+from machgraph.parametric import DenseMachine, ParametricMachine
+
+
+def export(machine: nn.Module, path: str | os.PathLike[str], example: Any = None) -> Path:
+    """Write what ``machine(example)`` computes as plain operations of torch or of ONNX.
+
+    The file returns what the machine does: all of machine space, whose last channels are the output. In an ONNX file
+    they are called ``y0`` and ``z``, and the components of an architecture ``g_NAME`` and ``h_NAME``. Every size of
+    batch will do; other sizes are those of the example, and a recurrence is unrolled over its steps.
+
+    Parameters
+    ----------
+    machine : a parametric machine, an architecture, or a module that contains some, in the mode that is wanted.
+    path : ``NAME.pt2`` for ``torch.export.load(path).module()``, or ``NAME.onnx`` (needs onnxscript).
+    example : the input, ``(batch, channel, *size)``; a mapping by component for an architecture; a tuple for a module
+        of several inputs. The first axis of each tensor is the batch. A dense machine needs none.
+
+    Raises
+    ------
+    ValueError : another suffix, no example or one that does not fit, or a module that ``torch.export`` does not accept.
+    ModuleNotFoundError : onnxscript is missing; the sentence has the command that installs it.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> machine = DenseMachine((3, 2))
+    >>> with TemporaryDirectory() as folder:
+    ...     program = torch.export.load(export(machine, Path(folder, "machine.pt2")))
+    >>> program.module()(torch.zeros(7, 3)).shape
+    torch.Size([7, 5])
+    """
+    path = Path(path)
+    if path.suffix not in (".pt2", ".onnx"):
+        raise ValueError(f"got {path.name}: the name must end in .pt2 (torch.export) or .onnx")
+    if path.suffix == ".onnx" and find_spec("onnxscript") is None:
+        raise ModuleNotFoundError("ONNX files need onnxscript: pip install 'machgraph[onnx]'")
+    if not isinstance(machine, nn.Module):
+        raise ValueError(
+            f"got {type(machine).__name__}: give a machine, an architecture or a module that contains some"
+        )
+    inputs = _inputs(machine, example)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch and onnxscript warn of themselves
+        program = _program(machine, inputs)
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        try:
+            if path.suffix == ".pt2":
+                torch.export.save(program, temporary)
+            else:
+                _write_onnx(machine, program, inputs, temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def _inputs(machine: nn.Module, example: Any) -> tuple[Any, ...]:
+    """The example as arguments, each tensor with at least two samples: torch takes one for a constant."""
+    if example is None:
+        if not isinstance(machine, DenseMachine):
+            raise ValueError(f"got no example: give an input of {type(machine).__name__} for its shape, as example=x")
+        example = machine.weight.new_zeros(2, machine.partition.widths[0])
+    inputs = example if isinstance(example, tuple) else (example,)
+    for leaf in pytree.tree_leaves(inputs):
+        if not isinstance(leaf, Tensor) or leaf.dim() == 0 or leaf.shape[0] == 0:
+            got = f"a tensor of shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__
+            raise ValueError(f"got {got} in the example: give tensors whose first axis is the batch")
+    if isinstance(machine, ParametricMachine) and example.dim() != 2 + machine.dimensions:
+        layout = ", ".join(["batch", "channel", *["size"] * machine.dimensions])
+        raise ValueError(f"got an example of shape {tuple(example.shape)}: it must be ({layout})")
+    return tuple(pytree.tree_map(lambda x: x if x.shape[0] > 1 else torch.cat([x, x]), inputs))
+
+
+def _program(machine: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:
+    batch = Dim("batch")
+    shapes = pytree.tree_map(lambda _: {0: batch}, inputs)
+    try:
+        return torch.export.export(machine, inputs, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"torch.export does not accept {type(machine).__name__}: {reason}") from error
+
+
+def _write_onnx(machine: nn.Module, program: ExportedProgram, inputs: tuple[Any, ...], path: Path) -> None:
+    given: list[str] | None = None  # torch's own choice
+    returned: list[str] | None = None
+    if isinstance(machine, ParametricMachine):
+        given, returned = ["y0"], ["z"]
+    elif isinstance(inputs[0], Mapping) and program.call_spec.out_spec is not None:  # g and h of an architecture
+        given = [f"g_{c}" for c in inputs[0]]
+        returned = [f"h_{c}" for c in program.call_spec.out_spec.context]
+    axes = pytree.tree_map(lambda _: {0: "batch"}, inputs)
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it tells everyone that torchvision is not there
+    try:
+        torch.onnx.export(
+            program,
+            inputs,
+            path,
+            input_names=given,
+            output_names=returned,
+            dynamic_shapes=axes,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    finally:
+        log.setLevel(level)
