@@ -148,8 +148,8 @@ def prune_weights(machine: M, keep: float, rewind: M | None = None) -> M:
     it with the copy as ``rewind``, train the ticket. Call it again on a trained ticket to prune in rounds.
 
     The mask is a parametrization: ``ticket.weight`` is the parameter with zeros put in, and what trains is
-    ``ticket.parametrizations.weight.original``. To save the machine, make the zeros its own first:
-    ``torch.nn.utils.parametrize.remove_parametrizations(ticket, "weight")``.
+    ``ticket.parametrizations.weight.original``. ``mg.save`` writes the weights with their zeros and no mask; to make
+    the zeros the machine's own in place: ``torch.nn.utils.parametrize.remove_parametrizations(ticket, "weight")``.
 
     Parameters
     ----------

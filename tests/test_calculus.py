@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
+from helpers import concatenations
 from hypothesis import given, settings
 from operators import element, operator, parametric, solve_with
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import machgraph as mg
+from experiments import gradient_penalty, poisson
 from machgraph.activation import per_block
 
 quick = settings(deadline=None, max_examples=30)
@@ -182,3 +184,48 @@ def test_slopes_of_another_shape_are_refused(case):
         machine.solve(y0, slopes=y0[:1])
     with pytest.raises(ValueError, match=r"slopes of torch.float32"):
         machine.solve(y0, slopes=y0.float())
+
+
+# ---- the worked examples that need second order ------------------------------------------------------------------
+
+
+def test_the_exact_solution_of_the_poisson_experiment_solves_its_equation():
+    x = torch.linspace(0, 1, 11, dtype=torch.float64)
+    second = vmap(grad(grad(poisson.exact)))(x)
+    torch.testing.assert_close(-second, poisson.source(x), rtol=1e-12, atol=1e-12)
+    assert poisson.exact(x[[0, -1]]).abs().max() < 1e-15
+
+
+def test_its_second_derivative_by_the_input_is_that_of_differences():
+    generator = torch.Generator().manual_seed(0)
+    machine = mg.DenseMachine((1, 4, 4, 1), activation="tanh", dtype=torch.float64, generator=generator)
+    x, step = torch.linspace(0.1, 0.9, 5, dtype=torch.float64), 1e-4
+    with torch.no_grad():
+        u = [poisson.trial(machine, x + k * step) for k in (-1, 0, 1)]
+    differences = (u[0] - 2 * u[1] + u[2]) / step**2
+    torch.testing.assert_close(poisson.second_derivative(machine, x).detach(), differences, rtol=1e-5, atol=1e-6)
+
+
+def test_training_through_second_derivatives_finds_the_solution():
+    generator = torch.Generator().manual_seed(0)
+    sigma = ("identity", "tanh", "tanh", "identity")
+    machine = mg.DenseMachine((1, 12, 12, 1), activation=sigma, dtype=torch.float64, generator=generator)
+    before = poisson.errors(machine)[1]
+    poisson.solve(machine, points=32, iterations=150)
+    assert poisson.errors(machine)[1] < 0.05 * before
+
+
+def test_the_gradient_penalty_is_that_of_autograd_through_concatenations():
+    generator = torch.Generator().manual_seed(0)
+    machine = mg.DenseMachine((4, 5, 3), activation="silu", dtype=torch.float64, generator=generator)
+    x = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    y = torch.tensor([0, 1, 2, 0, 1, 2])
+    penalty = gradient_penalty.loss_and_gradient(machine, x, y)[1].square().sum()
+    ours = torch.autograd.grad(penalty, list(machine.parameters()))
+
+    leaf = x.clone().requires_grad_()
+    _, z = concatenations(machine, leaf)
+    loss = torch.nn.functional.cross_entropy(machine.output(z), y, reduction="sum")
+    (by_input,) = torch.autograd.grad(loss, leaf, create_graph=True)
+    theirs = torch.autograd.grad(by_input.square().sum(), list(machine.parameters()))
+    torch.testing.assert_close(ours, theirs, **exactly)

@@ -206,6 +206,7 @@ def test_a_ticket_with_its_zeros_made_its_own_is_an_ordinary_machine(tmp_path):
     ticket = prune_weights(mg.DenseMachine((3, 4, 2)), 0.5)
     x = torch.randn(5, 3)
     expected = ticket(x)
+    torch.testing.assert_close(mg.load(mg.save(ticket, tmp_path / "masked.machgraph"))(x), expected)
     parametrize.remove_parametrizations(ticket, "weight")
     assert type(ticket) is mg.DenseMachine
     torch.testing.assert_close(mg.load(mg.save(ticket, tmp_path / "ticket.machgraph"))(x), expected)
