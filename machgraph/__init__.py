@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from machgraph.parametric import ConvMachine as ConvMachine
     from machgraph.parametric import DenseMachine as DenseMachine
     from machgraph.parametric import RecurrentMachine as RecurrentMachine
+    from machgraph.portable import export as export
+    from machgraph.trace import from_torch as from_torch
 
 _HOME = {
     "Architecture": "architecture",
@@ -32,8 +34,10 @@ _HOME = {
     "depends_on": "architecture",
     "depth_sequence": "cofiltration",
     "RecurrentMachine": "parametric",
+    "export": "portable",
     "from_rnn": "convert",
     "from_sequential": "convert",
+    "from_torch": "trace",
     "load": "io",
     "save": "io",
 }

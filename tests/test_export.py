@@ -8,7 +8,6 @@ from torch import nn
 import machgraph as mg
 from machgraph.activation import ACTIVATIONS
 from machgraph.lower import lowered
-from machgraph.portable import export
 
 D = torch.float64
 NAMES = [name for name in ACTIVATIONS if name != "identity"]
@@ -54,7 +53,7 @@ def test_an_exported_program_has_plain_operations_and_any_batch(name):
     machine, input = made(name, dtype=D)
     batch = torch.export.Dim("batch")
     net = nn.Sequential(machine)
-    program = torch.export.export(net, (input(2),), dynamic_shapes=({0: batch},), strict=False)
+    program = torch.export.mg.export(net, (input(2),), dynamic_shapes=({0: batch},), strict=False)
     targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert all(target.startswith(("aten.", "<built-in function getitem>")) for target in targets)
     x = input(7)
@@ -79,7 +78,7 @@ for name in names:
 def test_pt2_files_run_where_machgraph_can_not_be_imported(tmp_path):
     for name in KINDS:
         machine, input = made(name)
-        export(machine, tmp_path / f"{name}.pt2", input(1))
+        mg.export(machine, tmp_path / f"{name}.pt2", input(1))
         torch.save((input(6), machine(input(6)).detach()), tmp_path / f"{name}.pt")
     command = [sys.executable, "-W", "ignore", "-c", LOAD, tmp_path, *KINDS]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -100,7 +99,7 @@ def run_onnx(path, inputs):
 def test_onnx_files_give_the_same(tmp_path, name, capfd):
     pytest.importorskip("onnxscript")
     machine, input = made(name)
-    path = export(machine, tmp_path / "machine.onnx", input(1))
+    path = mg.export(machine, tmp_path / "machine.onnx", input(1))
     assert capfd.readouterr() == ("", "")
     z = run_onnx(path, {"y0": input(6)})
     torch.testing.assert_close(z, {"z": machine(input(6)).detach()}, rtol=1e-4, atol=1e-5)
@@ -111,17 +110,17 @@ def test_architectures_are_exported_by_component(tmp_path):
     lin = nn.Linear(3, 3)
     f = mg.Machine(lin, ("x",), ("y",), "lin") + mg.Machine(torch.mul, ("x", "y"), ("z",), "mul")
     g = {"x": torch.randn(2, 3), "y": torch.randn(2, 3)}
-    program = torch.export.load(export(f, tmp_path / "f.pt2", g)).module()
+    program = torch.export.load(mg.export(f, tmp_path / "f.pt2", g)).module()
     more = {name: torch.cat([x, x, x]) for name, x in g.items()}
     torch.testing.assert_close(program(more), f.resolvent(more))
     if pytest.importorskip("onnxscript"):
-        h = run_onnx(export(f, tmp_path / "f.onnx", g), {f"g_{name}": x for name, x in more.items()})
+        h = run_onnx(mg.export(f, tmp_path / "f.onnx", g), {f"g_{name}": x for name, x in more.items()})
         torch.testing.assert_close(h, {f"h_{name}": x.detach() for name, x in f.resolvent(more).items()})
 
 
 def test_a_module_with_machines_in_it(tmp_path):
     net = nn.Sequential(nn.Linear(5, 3), mg.DenseMachine((3, 4, 2)), nn.Linear(9, 2))
-    program = torch.export.load(export(net, tmp_path / "net.pt2", torch.zeros(1, 5))).module()
+    program = torch.export.load(mg.export(net, tmp_path / "net.pt2", torch.zeros(1, 5))).module()
     x = torch.randn(4, 5)
     torch.testing.assert_close(program(x), net(x))
 
@@ -129,18 +128,18 @@ def test_a_module_with_machines_in_it(tmp_path):
 @pytest.mark.parametrize(
     ("act", "sentence"),
     [
-        (lambda p: export(mg.DenseMachine((2, 1)), p / "m.pth"), r"got m.pth: the name must end in .pt2"),
-        (lambda p: export(mg.ConvMachine((2, 1), 3), p / "m.pt2"), "got no example: give an input of ConvMachine"),
+        (lambda p: mg.export(mg.DenseMachine((2, 1)), p / "m.pth"), r"got m.pth: the name must end in .pt2"),
+        (lambda p: mg.export(mg.ConvMachine((2, 1), 3), p / "m.pt2"), "got no example: give an input of ConvMachine"),
         (
-            lambda p: export(mg.ConvMachine((2, 1), 3), p / "m.pt2", torch.zeros(2, 3)),
+            lambda p: mg.export(mg.ConvMachine((2, 1), 3), p / "m.pt2", torch.zeros(2, 3)),
             r"it must be \(batch, channel, s",
         ),
-        (lambda p: export(mg.DenseMachine((2, 1)), p / "m.pt2", [1.0]), "got float in the example"),
+        (lambda p: mg.export(mg.DenseMachine((2, 1)), p / "m.pt2", [1.0]), "got float in the example"),
         (
-            lambda p: export(mg.DenseMachine((2, 1)), p / "m.pt2", torch.zeros(2, 9)),
+            lambda p: mg.export(mg.DenseMachine((2, 1)), p / "m.pt2", torch.zeros(2, 9)),
             "does not accept DenseMachine: got y0",
         ),
-        (lambda p: export(torch.sin, p / "m.pt2"), "got builtin_function_or_method"),
+        (lambda p: mg.export(torch.sin, p / "m.pt2"), "got builtin_function_or_method"),
     ],
 )
 def test_what_is_refused(tmp_path, act, sentence):
@@ -152,7 +151,7 @@ def test_what_is_refused(tmp_path, act, sentence):
 def test_missing_onnxscript_is_told_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr("machgraph.portable.find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'machgraph\[onnx\]'"):
-        export(mg.DenseMachine((2, 1)), tmp_path / "m.onnx")
+        mg.export(mg.DenseMachine((2, 1)), tmp_path / "m.onnx")
 
 
 # ---- as a layer ----------------------------------------------------------------------------------------------------

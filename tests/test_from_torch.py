@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import machgraph as mg
-from machgraph.trace import from_torch
+
 
 D = torch.float64
 
@@ -128,7 +128,7 @@ def case(request):
     """A module, the example, a copy that stays plain torch, and the architecture of the module."""
     module, inputs, kwargs = CASES[request.param]
     module = module.to(D)
-    return module, inputs, kwargs, copy.deepcopy(module), from_torch(module, *inputs, kwargs=kwargs)
+    return module, inputs, kwargs, copy.deepcopy(module), mg.from_torch(module, *inputs, kwargs=kwargs)
 
 
 def value_and_gradients(call, module, inputs, kwargs):
@@ -162,7 +162,7 @@ def test_it_is_an_architecture(case):
 
 
 def test_names_and_levels_of_a_residual_network():
-    f = from_torch(ResNet().eval(), torch.zeros(1, 3, 8, 8), group="layer1")
+    f = mg.from_torch(ResNet().eval(), torch.zeros(1, 3, 8, 8), group="layer1")
     assert f.levels[0] == ["stem"]
     assert f.levels[2:6] == [["layer1"], ["layer2.0.conv1", "layer2.0.skip"], ["layer2.0.bn1"], ["layer2.0.relu"]]
     assert f.levels[-2:] == [["adaptive_avg_pool2d"], ["fc"]]  # flatten belongs to fc
@@ -174,7 +174,7 @@ def test_names_and_levels_of_a_residual_network():
 def test_blocks_of_a_residual_network(group):
     net, x = ResNet().to(D), randn(3, 3, 8, 8)
     twin = copy.deepcopy(net)
-    f = from_torch(net, x, group=group)
+    f = mg.from_torch(net, x, group=group)
     assert f.order == ["stem", "relu", "layer1.0", "layer1.1", "layer2.0", "adaptive_avg_pool2d", "fc"]
     assert f.depth == 7
     ax = mg.draw.dependency_graph(f)
@@ -184,14 +184,14 @@ def test_blocks_of_a_residual_network(group):
 
 
 def test_the_skips_of_a_unet():
-    f = from_torch(UNet(), torch.zeros(1, 1, 8, 8))
+    f = mg.from_torch(UNet(), torch.zeros(1, 1, 8, 8))
     assert set(f.graph.predecessors("cat")) == {"upsample_nearest2d", "tanh_2"}
     assert set(f.graph.predecessors("cat_2")) == {"upsample_nearest2d_2", "tanh"}
     assert f.depth == len(f.order)  # the long way passes through all
 
 
 def test_the_attention_of_a_transformer():
-    f = from_torch(nn.TransformerEncoderLayer(8, 2, batch_first=True).eval(), torch.zeros(2, 5, 8))
+    f = mg.from_torch(nn.TransformerEncoderLayer(8, 2, batch_first=True).eval(), torch.zeros(2, 5, 8))
     assert f.order == [
         "self_attn.linear",
         "self_attn.scaled_dot_product_attention",
@@ -204,12 +204,12 @@ def test_the_attention_of_a_transformer():
         "add_2",
         "norm2",
     ]
-    f = from_torch(nn.TransformerEncoderLayer(8, 2, batch_first=True).eval(), torch.zeros(2, 5, 8), group=1)
+    f = mg.from_torch(nn.TransformerEncoderLayer(8, 2, batch_first=True).eval(), torch.zeros(2, 5, 8), group=1)
     assert f.order == ["self_attn", "add", "norm1", "linear1", "relu", "linear2", "add_2", "norm2"]
 
 
 def test_independent_machines_share_a_level():
-    f = from_torch(Several(), torch.zeros(2, 4), (torch.zeros(2, 4), torch.zeros(4, 2)))
+    f = mg.from_torch(Several(), torch.zeros(2, 4), (torch.zeros(2, 4), torch.zeros(4, 2)))
     assert f.levels == [["shared", "other", "mul"], ["add"], ["tanh"], ["shared_2", "view"], ["mul_2"]]
     assert f.inputs == ("x", "pair_0", "pair_1")
     assert f.outputs == {"first": ("mul_2", "view"), "c": "mul", "x": "x", "n": 3, "none": None}
@@ -220,7 +220,7 @@ def test_an_if_on_a_shape_is_decided_by_the_example():
         def forward(self, x):
             return torch.sin(x) if x.shape[0] > 2 else torch.cos(x)
 
-    few, many = (from_torch(Chooses(), torch.zeros(n, 2)) for n in (2, 3))
+    few, many = (mg.from_torch(Chooses(), torch.zeros(n, 2)) for n in (2, 3))
     assert (few.order, many.order) == (["cos"], ["sin"])
     with pytest.raises(ValueError, match=r"got x of shape \(3, 2\), and this graph is for \(2, 2\)"):
         few(torch.zeros(3, 2))
@@ -228,7 +228,7 @@ def test_an_if_on_a_shape_is_decided_by_the_example():
 
 def test_a_free_axis():
     net = nn.Sequential(nn.Conv1d(2, 3, 3), nn.Flatten(), nn.Linear(12, 2), nn.Unflatten(1, (1, 2)), nn.ReLU()).to(D)
-    f = from_torch(net, randn(4, 2, 6), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    f = mg.from_torch(net, randn(4, 2, 6), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     assert f.order == ["0", "2", "4"]
     x = randn(9, 2, 6)
     torch.testing.assert_close(f(x), net(x), rtol=0, atol=1e-12)
@@ -238,7 +238,7 @@ def test_a_free_axis():
 
 def test_training_goes_through_the_module_itself():
     net, x = ResNet().to(D), randn(4, 3, 8, 8)
-    f = from_torch(net, x)
+    f = mg.from_torch(net, x)
     g, before = f.point(x), net.get_buffer("layer1.0.bn1.running_mean").clone()
     h = f.resolvent(g)
     assert f.updates["layer1.0.bn1.running_mean"] is net.layer1[0].bn1.running_mean
@@ -252,7 +252,7 @@ def test_training_goes_through_the_module_itself():
 
 def test_a_deep_copy_is_its_own():
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).to(D)
-    f = from_torch(net, randn(3, 2))
+    f = mg.from_torch(net, randn(3, 2))
     twin, mean = copy.deepcopy(f), net[1].running_mean.clone()
     twin(randn(3, 2))
     assert (net[1].running_mean == mean).all()
@@ -286,19 +286,25 @@ class _Nothing(nn.Module):
 @pytest.mark.parametrize(
     ("act", "sentence"),
     [
-        (lambda: from_torch(torch.sin, torch.zeros(2)), "got builtin_function_or_method: give an nn.Module"),
-        (lambda: from_torch(_Writes(), torch.zeros(2)), "_Writes changes its input x in place"),
-        (lambda: from_torch(_Unseen(), torch.zeros(2)), "mul is changed in place under no_grad and used again"),
-        (lambda: from_torch(_Branches(), torch.zeros(2)), "torch.export does not accept _Branches"),
-        (lambda: from_torch(_Nothing(), torch.zeros(2)), "_Nothing computes nothing"),
-        (lambda: from_torch(nn.Sequential(nn.ReLU()), torch.zeros(2), group="1"), "'1': Sequential has no such module"),
-        (lambda: from_torch(nn.Sequential(nn.ReLU()), torch.zeros(2), group=nn.Tanh), "Tanh: Sequential has no such"),
-        (lambda: from_torch(nn.Sequential(nn.ReLU()), torch.zeros(2), group=0), "group=0"),
+        (lambda: mg.from_torch(torch.sin, torch.zeros(2)), "got builtin_function_or_method: give an nn.Module"),
+        (lambda: mg.from_torch(_Writes(), torch.zeros(2)), "_Writes changes its input x in place"),
+        (lambda: mg.from_torch(_Unseen(), torch.zeros(2)), "mul is changed in place under no_grad and used again"),
+        (lambda: mg.from_torch(_Branches(), torch.zeros(2)), "torch.export does not accept _Branches"),
+        (lambda: mg.from_torch(_Nothing(), torch.zeros(2)), "_Nothing computes nothing"),
         (
-            lambda: from_torch(Several(), torch.zeros(2, 4), (torch.zeros(2, 4), torch.zeros(2)))(torch.zeros(2, 4)),
+            lambda: mg.from_torch(nn.Sequential(nn.ReLU()), torch.zeros(2), group="1"),
+            "'1': Sequential has no such module",
+        ),
+        (
+            lambda: mg.from_torch(nn.Sequential(nn.ReLU()), torch.zeros(2), group=nn.Tanh),
+            "Tanh: Sequential has no such",
+        ),
+        (lambda: mg.from_torch(nn.Sequential(nn.ReLU()), torch.zeros(2), group=0), "group=0"),
+        (
+            lambda: mg.from_torch(Several(), torch.zeros(2, 4), (torch.zeros(2, 4), torch.zeros(2)))(torch.zeros(2, 4)),
             r"give \(x, \(pair_0, pair_1\)\)",
         ),
-        (lambda: from_torch(nn.ReLU(), torch.zeros(2))(3.0), "got float for input: give a tensor"),
+        (lambda: mg.from_torch(nn.ReLU(), torch.zeros(2))(3.0), "got float for input: give a tensor"),
     ],
 )
 def test_what_is_refused(act, sentence):
@@ -308,7 +314,7 @@ def test_what_is_refused(act, sentence):
 
 def test_a_constant_argument_is_part_of_the_graph():
     inputs = torch.zeros(2, 4), (torch.zeros(2, 4), torch.zeros(2)), 2.0
-    f = from_torch(Several(), *inputs)
+    f = mg.from_torch(Several(), *inputs)
     with pytest.raises(ValueError, match=r"got an argument 3.0 where the example had 2.0"):
         f(*inputs[:2], 3.0)
 
