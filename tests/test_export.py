@@ -53,7 +53,7 @@ def test_an_exported_program_has_plain_operations_and_any_batch(name):
     machine, input = made(name, dtype=D)
     batch = torch.export.Dim("batch")
     net = nn.Sequential(machine)
-    program = torch.export.mg.export(net, (input(2),), dynamic_shapes=({0: batch},), strict=False)
+    program = torch.export.export(net, (input(2),), dynamic_shapes=({0: batch},), strict=False)
     targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert all(target.startswith(("aten.", "<built-in function getitem>")) for target in targets)
     x = input(7)

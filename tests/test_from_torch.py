@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 import machgraph as mg
 
-
 D = torch.float64
 
 
