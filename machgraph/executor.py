@@ -4,12 +4,10 @@
 population of one may come without its axis.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from machgraph.activation import Activation
 from machgraph.plan import Accumulate, Activate, Clear, Instruction, Plan, Repeat, Simple, Span, Wrap
 
 Activator = Callable[[Activate, Tensor, Tensor], None]
@@ -30,32 +28,6 @@ def execute(plan: Plan, W: Tensor, Y: Tensor, Z: Tensor, activate: Activator) ->
                 activate(one, box(Y, one.rows, one.columns, samples), box(Z, one.rows, one.columns, samples))
             else:
                 _border(plan, one, Y, Z, samples)
-
-
-def out_of_place(
-    plan: Plan, activations: Sequence[Activation], W: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The same in plain operations that any tracer and any differentiation sees through; it copies the state a step."""
-    samples = y0.shape[-1] // plan.positions
-    Y = nn.functional.pad(y0, (0, 0, 0, plan.channels - y0.shape[-2]))
-    Y = Y if bias is None else Y + bias.unsqueeze(-1)
-    Z = torch.zeros_like(Y) if z0 is None else z0
-
-    def added(state: Tensor, increment: Tensor, rows: Span, columns: Span) -> Tensor:
-        start, stop = (samples * column for column in columns)
-        return state + nn.functional.pad(increment, (start, state.shape[-1] - stop, rows[0], plan.channels - rows[1]))
-
-    for step in plan.instructions:
-        for one in _turns(step):
-            if isinstance(one, Accumulate):
-                product = _weights(W, one) @ box(Z, one.inputs, one.columns, samples, one.offset)
-                Y = added(Y, product, one.rows, one.columns)
-            elif isinstance(one, Activate):
-                activated = activations[one.block].function(box(Y, one.rows, one.columns, samples))
-                Z = added(Z, activated, one.rows, one.columns)
-            else:
-                Z = _bordered(plan, one, Z, samples)
-    return Y, Z
 
 
 def weight_gradient(plan: Plan, Q: Tensor, v: Tensor, z: Tensor) -> None:
@@ -103,20 +75,6 @@ def _extent(span: Span) -> tuple[int, int]:
 def _border(plan: Plan, step: Clear | Wrap, Y: Tensor, Z: Tensor, samples: int) -> None:
     grid = _on_grid(plan, Y if step.dual else Z, step.rows, samples)
     (_clear if isinstance(step, Clear) else _fold if step.dual else _wrap)(grid, plan.margins)
-
-
-def _bordered(plan: Plan, step: Clear | Wrap, Z: Tensor, samples: int) -> Tensor:
-    """``Z`` with its padding set, as a new tensor."""
-    first, last = step.rows
-    grid = _on_grid(plan, Z, step.rows, samples)
-    for axis, (before, after) in enumerate(plan.margins, start=grid.dim() - 1 - len(plan.margins)):
-        size = grid.shape[axis] - before - after
-        sides = grid.narrow(axis, size, before), grid.narrow(axis, before, after)
-        if isinstance(step, Clear):
-            sides = torch.zeros_like(sides[0]), torch.zeros_like(sides[1])
-        grid = torch.cat([sides[0], grid.narrow(axis, before, size), sides[1]], dim=axis)
-    rows = grid.reshape(*Z.shape[:-2], last - first, Z.shape[-1])
-    return torch.cat([Z[..., :first, :], rows, Z[..., last:, :]], dim=-2)
 
 
 def _on_grid(plan: Plan, tensor: Tensor, rows: Span, samples: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parametric machines in torch's own layers, for those who look at the operations: compilers and exporters.
+"""Parametric machines in torch's own layers, for those who look at the operations: compilers, exporters, tracers.
 
 Block after block, each on what it hears: a linear map or a convolution of the concatenated sources, and σ. It is the
 network as people write it by hand, without plan and custom backward. So a program that is recorded from it needs no
@@ -9,9 +9,20 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 if TYPE_CHECKING:
     from machgraph.parametric import ParametricMachine, RecurrentMachine
+
+
+def plain_is_wanted() -> bool:
+    """Whether somebody records the operations, or nests forward mode, which torch's custom functions join in once."""
+    if torch.compiler.is_compiling() or get_proxy_mode() is not None:
+        return True
+    if not torch._C._are_functorch_transforms_active():
+        return False
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1
 
 
 def lowered(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None = None) -> tuple[Tensor, Tensor]:

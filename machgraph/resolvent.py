@@ -28,10 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from machgraph.activation import Activation
-from machgraph.executor import box, execute, one_or_many, out_of_place, weight_gradient
+from machgraph.executor import box, execute, one_or_many, weight_gradient
 from machgraph.plan import Activate, Plan
 
 Activations = tuple[Activation, ...]
@@ -54,8 +53,6 @@ def resolvent(
     -------
     ``y`` and ``z``, each ``[population, channel, position]``, of eqs. 10 and 11.
     """
-    if _is_recorded():
-        return out_of_place(plan, activations, weight, bias, y0, z0)
     y, z = _value(_Resolvent, plan, activations, weight, bias, y0, z0)
     return y, z
 
@@ -73,17 +70,6 @@ def _value(rule: type[torch.autograd.Function], *arguments: Any) -> Any:
     if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return rule.apply(*arguments)  # type: ignore[no-untyped-call]
     return rule.forward(*arguments)
-
-
-def _is_recorded() -> bool:
-    """Whether plain operations are wanted: a compiler or tracer looks on, or forward mode is nested, which torch's
-    custom functions take part in once only."""
-    if torch.compiler.is_compiling() or get_proxy_mode() is not None:
-        return True
-    if not torch._C._are_functorch_transforms_active():
-        return False
-    stack = torch._C._functorch.get_interpreter_stack() or []
-    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1
 
 
 # ---- the rules ---------------------------------------------------------------------------------------------

@@ -1,0 +1,268 @@
+"""What dense, convolutional and recurrent machines share: the machine equation over blocks, and its solution."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from machgraph.activation import Activation, Pointwise, per_block
+from machgraph.architecture import Architecture, Machine
+from machgraph.lower import lowered, plain_is_wanted
+from machgraph.partition import Mask, Partition
+from machgraph.plan import Plan
+from machgraph.resolvent import linear_resolvent, resolvent
+
+
+class ParametricMachine(nn.Module, ABC):
+    """``y = w z + y0 + bias``, ``z = σ(y) + z0`` over an index set in blocks (eqs. 10 and 11).
+
+    Dense, convolutional and recurrent machines give it the shape of a kernel, a mask and a plan, and nothing else.
+    Tensors are ``(*batch, channel, *size)``; ``size`` are the positions: none, pixels, or steps of time.
+
+    Attributes
+    ----------
+    weight : ``w``, shape ``(channels, channels, *kernel)``, ``[channel_out, channel_in, *tap]``. What the mask leaves
+        out is stored as 0, is never read and gets a gradient of exactly 0.
+    bias : a learned part of ``y0``, shape ``(channels,)``, the same at every position; or ``None``.
+    partition, shortcuts, activation : the architecture, as values.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    partition: Partition
+    activation: tuple[Activation, ...]
+
+    def _set(
+        self,
+        widths: Sequence[int],
+        activation: str | Pointwise | Sequence[str | Pointwise],
+        shortcuts: Callable[[int], Mask],
+        kernel: tuple[int, ...],
+        bias: bool,
+        generator: torch.Generator | None,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        if not isinstance(widths, Iterable):
+            raise ValueError(f"got widths={widths!r}: give the width of each block, as in (64, 32, 10)")
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"got dtype={dtype}: a machine holds real floating-point numbers")
+        self.partition = Partition(tuple(widths))
+        if len(self.partition) < 2:
+            raise ValueError(
+                f"got {len(self.partition)} block: a machine needs at least an input and an output, as in (64, 10)"
+            )
+        self.shortcuts = shortcuts(len(self.partition))
+        self.activation = per_block(activation, len(self.partition))
+        channels = self.partition.size
+        self.weight = nn.Parameter(torch.empty(channels, channels, *kernel, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(channels, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters(generator)
+
+    @property
+    def shortcuts(self) -> Mask:
+        """Which block hears which, ``[block_out, block_in]``, or for a recurrence ``[lag, block_out, block_in]``."""
+        return self._shortcuts
+
+    @shortcuts.setter
+    def shortcuts(self, mask: Mask) -> None:
+        self._shortcuts = mask.copy()
+        self._shortcuts.setflags(write=False)  # a change in place would go unseen
+        self._heard = _nested(mask.tolist())  # the same in tuples: compilers can't look into an array
+
+    @abstractmethod
+    def plan(self, size: tuple[int, ...]) -> Plan:
+        """The instructions that solve this machine on positions of this size."""
+
+    @property
+    @abstractmethod
+    def weight_mask(self) -> Mask:
+        """Which weights there are, a boolean array of the shape of ``weight``."""
+
+    @property
+    def dimensions(self) -> int:
+        """Number of axes of positions, after the channels."""
+        return self.weight.dim() - 2
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw weights and bias of each block uniformly in ± 1/sqrt(fan-in), as torch's own layers do.
+
+        The fan-in counts the inputs that the mask leaves, over all taps; a block that hears nothing begins at 0.
+        """
+        mask = torch.from_numpy(self.weight_mask).to(self.weight.device)
+        with torch.no_grad():
+            for i in range(len(self.partition)):
+                rows = self.partition.block(i)
+                inputs = int(mask[rows.start].sum())
+                bound = inputs**-0.5 if inputs else 0.0
+                self.weight[rows].uniform_(-bound, bound, generator=generator)
+                if self.bias is not None:
+                    self.bias[rows].uniform_(-bound, bound, generator=generator)
+            self.weight.mul_(mask)
+
+    def solve(self, y0: Tensor, z0: Tensor | None = None, *, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Both halves ``(y, z)`` of the solution of the machine equation.
+
+        Parameters
+        ----------
+        y0, z0 : ``(*batch, channel, *size)``; they may hold only the first channels, and the rest is zero.
+        slopes : an array ``s`` in place of σ, ``(*batch, channels, *size)``: the linear machine ``z = s ⊙ y + z0``,
+            which is the tangent machine where ``s = σ'(y)`` (Theorem 3). Differentiable in ``s`` too.
+
+        Returns
+        -------
+        ``y`` and ``z``, each ``(*batch, channels, *size)``: all of machine space.
+
+        Raises
+        ------
+        ValueError : too many channels or too few axes, sizes that differ, another dtype or device than the weights'.
+        """
+        y0 = self._checked(y0, "y0")
+        batch, size = self._batch_and_size(y0)
+        if z0 is not None:
+            z0 = self._checked(z0, "z0")
+            if self._batch_and_size(z0) != (batch, size):
+                raise ValueError(
+                    f"got y0 of shape {tuple(y0.shape)} and z0 of shape {tuple(z0.shape)}: "
+                    "they may differ in the number of channels alone"
+                )
+            z0 = self._filled(z0)
+        if slopes is None and plain_is_wanted():
+            return lowered(self, self._filled(y0), z0)
+        plan = self.plan(size)
+        z0 = None if z0 is None else self._to_positions(z0, plan)
+        bias = None if self.bias is None else self.bias[None].to(y0.dtype)  # another dtype under autocast
+        matrices = self.weight.flatten(2).movedim(-1, 0) if self.dimensions else self.weight[None]
+        matrices = matrices[None].to(y0.dtype)
+        if slopes is None:
+            y, z = resolvent(plan, self.activation, matrices, bias, self._to_positions(y0, plan), z0)
+        else:
+            slopes = self._checked(slopes, "slopes")
+            if slopes.shape != (*batch, self.partition.size, *size):
+                raise ValueError(
+                    f"got slopes of shape {tuple(slopes.shape)}: give one for each entry of y, "
+                    f"{(*batch, self.partition.size, *size)}"
+                )
+            y0, s = self._to_positions(self._filled(y0), plan), self._to_positions(slopes, plan)
+            y, z = linear_resolvent(plan, matrices, s, y0 if bias is None else y0 + bias[..., None], z0)
+        return self._from_positions(y, plan, batch, size), self._from_positions(z, plan, batch, size)
+
+    def forward(self, y0: Tensor) -> Tensor:
+        """``z`` of ``solve``: all of machine space, ``(*batch, channels, *size)``."""
+        return self.solve(y0)[1]
+
+    def output(self, z: Tensor) -> Tensor:
+        """The last block of ``z``."""
+        return self.split(z)[-1]
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``x`` of ``(*batch, channels, *size)`` by block."""
+        return torch.split(x, list(self.partition.widths), dim=self._axis)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The same machine as a sum: ``w_i`` reads blocks of ``z`` and writes ``y_i``; ``σ_i`` takes that to ``z_i``.
+
+        The bias belongs to the input and not to the sum, so ``architecture.resolvent(machine.components(y0))`` holds
+        the same values as ``machine.solve(y0)``.
+        """
+        machines = []
+        for i, sigma in enumerate(self.activation):
+            sources = [int(j) for j in self.shortcuts[i].nonzero()[0]]
+            if sources:
+                reads = tuple(f"z_{j}" for j in sources)
+                machines.append(Machine(self._linear_map(i, sources), reads=reads, writes=(f"y_{i}",), name=f"w_{i}"))
+            machines.append(Machine(sigma.function, reads=(f"y_{i}",), writes=(f"z_{i}",), name=f"σ_{i}"))
+        return Architecture(machines)
+
+    def components(self, y0: Tensor, z0: Tensor | None = None) -> dict[str, Tensor]:
+        """The input function ``g`` of the machine equation, by component: ``y0`` with the bias, and ``z0``."""
+        y0 = self._filled(self._checked(y0, "y0"))
+        if self.bias is not None:
+            y0 = y0 + self.bias.view(-1, *[1] * self.dimensions)
+        z0 = torch.zeros_like(y0) if z0 is None else self._filled(self._checked(z0, "z0"))
+        halves = {"y": self.split(y0), "z": self.split(z0)}
+        return {f"{half}_{i}": block for half, blocks in halves.items() for i, block in enumerate(blocks)}
+
+    def parameter_count(self) -> int:
+        """Number of weights that the mask leaves, and of biases."""
+        return int(self.weight_mask.sum()) + (0 if self.bias is None else self.bias.numel())
+
+    def flops(self) -> int:
+        """Floating-point operations of a forward pass per sample and position: two a weight, one a bias, none a σ."""
+        return 2 * int(self.weight_mask.sum()) + (0 if self.bias is None else self.bias.numel())
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of the machine."""
+        names = ", ".join(activation.name for activation in self.activation)
+        edges, parameters = int(self.shortcuts.sum()), self.parameter_count()
+        return f"{self.partition.widths}, activation=({names}), {edges} edges between blocks, {parameters} parameters"
+
+    def _linear_map(self, i: int, sources: Sequence[int]) -> Callable[..., Tensor]:
+        def w(*z: Tensor) -> Tensor:
+            rows = self.weight[self.partition.block(i)]
+            columns = [rows[:, self.partition.block(j)] for j in sources]
+            return self._linear(torch.cat(columns, dim=1), torch.cat(z, dim=self._axis))
+
+        return w
+
+    @abstractmethod
+    def _linear(self, weight: Tensor, z: Tensor) -> Tensor:
+        """What a part of the weights makes of a part of ``z``, by torch's own layers."""
+
+    @property
+    def _axis(self) -> int:
+        return -1 - self.dimensions
+
+    def _batch_and_size(self, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        axis = x.dim() + self._axis
+        return tuple(x.shape[:axis]), tuple(x.shape[axis + 1 :])
+
+    def _filled(self, x: Tensor) -> Tensor:
+        """With the channels that it does not hold, as zeros."""
+        missing = self.partition.size - x.shape[self._axis]
+        return nn.functional.pad(x, (0, 0) * self.dimensions + (0, missing)) if missing else x
+
+    def _to_positions(self, x: Tensor, plan: Plan) -> Tensor:
+        """``(*batch, channel, *size)`` to ``[1, channel, position]``: padded, the samples of the batch innermost."""
+        channels, size = x.shape[self._axis], x.shape[self._axis + 1 :] if self.dimensions else ()
+        samples = int(np.prod(x.shape[: self._axis])) if x.dim() > 1 + self.dimensions else 1
+        x = x.reshape(samples, channels, *size).movedim(0, -1)
+        if any(sum(margin) for margin in plan.margins):
+            x = nn.functional.pad(x, (0, 0, *[side for margin in reversed(plan.margins) for side in margin]))
+        return x.reshape(1, channels, plan.positions * samples)
+
+    def _from_positions(self, x: Tensor, plan: Plan, batch: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
+        channels = self.partition.size
+        x = x.view(channels, *plan.grid, -1) if x.numel() else x.new_empty((channels, *plan.grid, 0))
+        for axis, ((before, _), extent) in enumerate(zip(plan.margins, size, strict=True), start=1):
+            x = x.narrow(axis, before, extent)
+        return x.movedim(-1, 0).reshape(*batch, channels, *size)
+
+    def _checked(self, x: Tensor, name: str) -> Tensor:
+        channels, layout = self.partition.size, ", ".join(["...", "channel", *["size"] * self.dimensions])
+        if not isinstance(x, Tensor):
+            raise TypeError(f"got {name} of type {type(x).__name__}: give a torch tensor of shape ({layout})")
+        if x.dim() < 1 + self.dimensions or not 1 <= x.shape[self._axis] <= channels:
+            raise ValueError(
+                f"got {name} of shape {tuple(x.shape)}: it must be ({layout}) with 1 to {channels} channels "
+                f"(the machine's input block has {self.partition.widths[0]})"
+            )
+        if 0 in x.shape[x.dim() - self.dimensions :]:
+            raise ValueError(f"got {name} of shape {tuple(x.shape)}: it has no positions; give at least one")
+        device = self.weight.device.type
+        if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+            x = x.to(torch.get_autocast_dtype(device))
+        elif x.dtype != self.weight.dtype or x.device != self.weight.device:
+            raise ValueError(
+                f"got {name} of {x.dtype} on {x.device} for a machine of {self.weight.dtype} on {self.weight.device}: "
+                f"convert one of them, for example {name}.to(machine.weight)"
+            )
+        return x
+
+
+def _nested(rows: Any) -> Any:
+    return tuple(_nested(row) for row in rows) if isinstance(rows, list) else rows
