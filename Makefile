@@ -29,7 +29,7 @@ format: $(READY_DEV)  ## rewrite the files as `make lint` wants them
 	@$(BIN)/ruff format
 
 figures: $(READY)  ## the paper's figures, from figures/ as SVG and PNG
-	@for file in figures/figure*.py; do $(BIN)/python -m figures.$$(basename $$file .py) || exit 1; done
+	@for file in figures/[a-z]*.py; do $(BIN)/python -m figures.$$(basename $$file .py) || exit 1; done
 
 clean:  ## remove the virtual environment and caches; runs/ stays
 	@rm -rf $(VENV) build dist .*_cache .hypothesis
