@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from machgraph import regularize as regularize
     from machgraph.architecture import Architecture as Architecture
     from machgraph.architecture import Machine as Machine
-    from machgraph.architecture import depends_on as depends_on
     from machgraph.cofiltration import depth_sequence as depth_sequence
     from machgraph.convert import from_rnn as from_rnn
     from machgraph.convert import from_sequential as from_sequential
+    from machgraph.independence import depends_on as depends_on
     from machgraph.io import load as load
     from machgraph.io import save as save
     from machgraph.nilpotent import NilpotentMachine as NilpotentMachine
@@ -31,7 +31,7 @@ _HOME = {
     "DenseMachine": "parametric",
     "Machine": "architecture",
     "NilpotentMachine": "nilpotent",
-    "depends_on": "architecture",
+    "depends_on": "independence",
     "depth_sequence": "cofiltration",
     "RecurrentMachine": "parametric",
     "export": "portable",

@@ -1,9 +1,10 @@
 """From what machines read and write to who depends on whom: the dependency graph, its order and its levels."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain, pairwise
+from typing import Any
 
 import networkx as nx
 
@@ -68,7 +69,7 @@ def dependency_graph(nodes: Sequence[Node]) -> nx.DiGraph:
     readers: dict[str, list[str]] = {}
     for node in nodes:
         if node.name in graph:
-            raise ValueError(f'two machines are called {node.name}: give each its own name, as in name="{node.name}_2"')
+            raise ValueError(twice(node.name))
         graph.add_node(node.name, reads=node.reads, writes=node.writes)
         for component in node.reads:
             readers.setdefault(component, []).append(node.name)
@@ -81,6 +82,31 @@ def dependency_graph(nodes: Sequence[Node]) -> nx.DiGraph:
     if not nx.is_directed_acyclic_graph(graph):
         raise ValueError(_way_round(graph))
     return nx.freeze(graph)
+
+
+def has_cycle(start: Iterable[str], nodes: Mapping[str, Any], readers: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a way from one of ``start`` runs into itself: what they don't reach is not looked at.
+
+    Parameters
+    ----------
+    start : names of machines.
+    nodes : all machines by name, each with its ``writes``.
+    readers : for each component, the names of the machines that read it.
+    """
+    on_the_way: dict[str, bool] = {}  # False once all that a machine reaches has been seen
+    stack = list(start)
+    while stack:
+        name = stack[-1]
+        if name in on_the_way:
+            on_the_way[stack.pop()] = False
+            continue
+        on_the_way[name] = True
+        for reader in chain.from_iterable(readers.get(component, ()) for component in nodes[name].writes):
+            if on_the_way.get(reader):
+                return True
+            if reader not in on_the_way:
+                stack.append(reader)
+    return False
 
 
 def order(graph: nx.DiGraph) -> list[str]:
@@ -101,6 +127,11 @@ def levels(graph: nx.DiGraph) -> list[list[str]]:
 def forward(graph: nx.DiGraph) -> nx.DiGraph:
     """The graph without the edges that go back in time, which a folded recurrence marks ``back``."""
     return nx.subgraph_view(graph, filter_edge=lambda a, b: not graph.edges[a, b].get("back", False))
+
+
+def twice(name: str) -> str:
+    """The sentence about two machines of one name."""
+    return f'two machines are called {name}: give each its own name, as in name="{name}_2"'
 
 
 def near(name: str, names: Iterable[str]) -> str:
