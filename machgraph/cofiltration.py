@@ -36,18 +36,20 @@ def depth_sequence(f: Any, g: Any, strategy: str = "optimized", phi: Any = None)
     ----------
     f : an `Architecture` or a `NilpotentMachine`.
     g : a mapping of tensors, or for a `NilpotentMachine` a tensor of shape (..., n).
-    strategy : ``"optimized"`` begins at ``h_0 = g`` and adds the machines of one level at a time, so that each is
-        evaluated once (section 2.3); ``"expensive"`` begins at ``h_0 = g + φ`` and evaluates all of ``f`` every time,
-        ``h_i = g + f h_(i-1)`` (Proposition 4), so ``g`` must hold every component that is read.
-    phi : for ``"expensive"``, any element of ``V_0``, or a function from ``g`` to one; by default 0.
+    strategy : both begin at ``h_0 = g + φ``. ``"optimized"`` adds the machines of one level at a time, so that each is
+        evaluated once (section 2.3), and drops φ from what is final, so that ``h_i`` holds it in ``V_i`` alone;
+        ``"expensive"`` evaluates all of ``f`` every time, ``h_i = g + f h_(i-1)`` (Proposition 4). That needs a 0 of
+        the right shape for each component that ``g`` lacks, and finds them by a first evaluation.
+    phi : any element of ``V_0``, or a function from ``g`` to one; by default 0.
 
     Returns
     -------
-    An iterator over ``d + 1`` elements of machine space.
+    An iterator over ``d + 1`` elements of machine space, which share no memory.
 
     Raises
     ------
-    ValueError : another strategy, a φ for ``"optimized"``, a φ outside ``V_0``, or an absent component.
+    ValueError : something else than such an ``f`` and ``g``, another strategy, a φ outside ``V_0``, or a component
+        that is absent and not written, or of another shape, dtype or device than what is added to it.
 
     Examples
     --------
@@ -56,48 +58,63 @@ def depth_sequence(f: Any, g: Any, strategy: str = "optimized", phi: Any = None)
     >>> [h["y"].item() for h in depth_sequence(f, {"x": torch.tensor(3.0), "y": torch.tensor(1.0)})]
     [1.0, 7.0]
     """
-    if strategy == "optimized":
-        if phi is not None:
-            raise ValueError('got phi with strategy="optimized", which begins at g: use strategy="expensive"')
-        return _optimized(f, g)
-    if strategy == "expensive":
-        phi = phi(g) if callable(phi) else phi
-        if phi is not None:
-            _check_in_first(f, phi)
-        return _expensive(f, g, phi)
-    raise ValueError(f'got strategy={strategy!r}: give "optimized" or "expensive"')
+    if not hasattr(f, "increment"):
+        hint = "its sum, .architecture" if hasattr(f, "architecture") else "a sum of machines or a NilpotentMachine"
+        raise ValueError(f"got {type(f).__name__} for f: give {hint}")
+    if strategy not in ("optimized", "expensive"):
+        raise ValueError(f'got strategy={strategy!r}: give "optimized" or "expensive"')
+    _check_form("g", f, g)
+    phi = phi(g) if callable(phi) else phi
+    if phi is not None:
+        _check_form("phi", f, phi)
+        _check_in_first(f, phi)
+    if strategy == "optimized" and hasattr(f, "levels"):  # one linear map has no levels to tell apart
+        return _optimized(f, g, phi or {})
+    return _expensive(f, g, phi)
 
 
-def _optimized(f: Any, g: Any) -> Iterator[Any]:
-    if not isinstance(g, Mapping):  # one linear map has no levels to tell apart
-        yield from _expensive(f, g, None)
-        return
-    h = dict(g)
-    yield h
-    for level in f.levels:
+def _optimized(f: Any, g: Mapping[str, Any], phi: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    h = g = _copy(g)
+    v = f.cofiltration
+    yield _copy(_sum(g, phi))
+    for level, v_i in zip(f.levels, v[1:], strict=True):
         h = _sum(h, f.increment(h, level))
-        yield h
+        yield _copy(_sum(h, {component: x for component, x in phi.items() if component in v_i}))
 
 
 def _expensive(f: Any, g: Any, phi: Any) -> Iterator[Any]:
-    h = _sum(g, phi)
-    yield h
+    g = _copy(f.completed(g) if isinstance(g, Mapping) else g)
+    h = g if phi is None else _sum(g, phi)
+    yield _copy(h)
     for _ in range(f.depth):
         h = _sum(g, f.increment(h))
-        yield h
+        yield _copy(h)
+
+
+def _copy(x: Any) -> Any:
+    return {c: x[c].clone() for c in x} if isinstance(x, Mapping) else x.clone()
 
 
 def _sum(x: Any, y: Any) -> Any:
-    if y is None:
-        return dict(x) if isinstance(x, Mapping) else x
     if not isinstance(x, Mapping):
-        return x + y
+        return _sum({"the vector": x}, {"the vector": y})["the vector"]
     for c in x.keys() & y.keys():
-        if x[c].shape != y[c].shape:
-            raise ValueError(
-                f"{c} has shape {tuple(x[c].shape)}, and what is added to it has shape {tuple(y[c].shape)}"
-            )
+        if (x[c].shape, x[c].dtype, x[c].device) != (y[c].shape, y[c].dtype, y[c].device):
+            raise ValueError(f"{c} has {_kind(x[c])}, and what is added to it has {_kind(y[c])}: give both the same")
     return {**x, **{c: x[c] + y[c] if c in x else y[c] for c in y}}
+
+
+def _kind(x: Any) -> str:
+    return f"shape {tuple(x.shape)} ({x.dtype}, {x.device})"
+
+
+def _check_form(role: str, f: Any, x: Any) -> None:
+    if hasattr(f, "levels") and not isinstance(x, Mapping):
+        raise ValueError(f"got {type(x).__name__} for {role}: give a mapping from the names of components to tensors")
+    values = x.values() if hasattr(f, "levels") else [x]
+    for value in values:
+        if not hasattr(value, "clone"):
+            raise ValueError(f"got {type(value).__name__} in {role}: give a tensor")
 
 
 def _check_in_first(f: Any, phi: Any) -> None:
@@ -107,9 +124,10 @@ def _check_in_first(f: Any, phi: Any) -> None:
                 "phi is not in V_0, the kernel of the last power of f that is not 0: give an element of it"
             )
         return
+    first = f.cofiltration[0]
     for component in phi:
-        if component not in f.cofiltration[0]:
+        if component not in first:
             raise ValueError(
                 f"phi holds {component}, which is not in V_0: only components that a machine writes are, "
-                f"here {', '.join(sorted(f.cofiltration[0]))}"
+                f"here {', '.join(sorted(first))}"
             )
