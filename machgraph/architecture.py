@@ -183,6 +183,28 @@ class Architecture(nn.Module):
                 step.accumulate(self._machines[name].node, self._function(name), x, into=y)
         return y
 
+    def dual(self, h: Point) -> "Architecture":
+        """The dual machine at a solution: the same sum with each machine's adjoint at ``h`` (Theorem 3).
+
+        Its graph is the reversed one, its resolvent takes cotangents of ``h`` to cotangents of ``g``, and the backward
+        of ``resolvent`` computes just that. Machines that read nothing have the adjoint 0 and are left out.
+
+        Parameters
+        ----------
+        h : the solution, or any other point at which to linearize.
+
+        Examples
+        --------
+        >>> f = Machine(torch.sin, ("x",), ("y",)) + Machine(lambda y: 3 * y, ("y",), ("z",), name="triple")
+        >>> dual = f.dual(f.resolvent({"x": torch.tensor(0.0)}))
+        >>> dual.order
+        ['triple*', 'sin*']
+        >>> dual.resolvent({"z": torch.tensor(1.0)})["x"]  # 3 cos 0
+        tensor(3.)
+        """
+        self._check(h, self._order)
+        return Architecture(_adjoint(machine, h) for machine in self.machines if machine.reads)
+
     def completed(self, g: Point) -> dict[str, Tensor]:
         """``g`` with a 0 for each component that it lacks and a machine writes, of the shape that is written there."""
         missing = [c for c in self.components if c not in g and c in self.cofiltration[0]]
@@ -281,3 +303,12 @@ class Machine(Architecture):
         machine = Machine(function, self.reads, self.writes, name or self.name)
         machine._default_name = self._default_name
         return machine
+
+
+def _adjoint(machine: Machine, h: Point) -> Machine:
+    def function(*xs: Tensor) -> tuple[Tensor, ...]:
+        ys = machine.function(*xs)
+        return (ys,) if isinstance(ys, Tensor) else tuple(ys)
+
+    pull = torch.func.vjp(function, *(h[component] for component in machine.reads))[1]
+    return Machine(lambda *v: pull(v), machine.writes, machine.reads, f"{machine.name}*")

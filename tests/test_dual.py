@@ -81,14 +81,17 @@ def test_the_backward_is_the_dual_machine(machines: list[Node], seed: int) -> No
     g, v = element(f.components, seed=seed, grad=True), element(f.components, seed=seed + 1)
     h = f.resolvent(g)
 
-    def adjoint(m: mg.Machine) -> mg.Machine:
-        ys = torch.func.vjp(lambda *xs: m.function(*xs), *(h[c].detach() for c in m.reads))[1]
-        return mg.Machine(lambda *cotangents: ys(cotangents), m.writes, m.reads, m.name)
-
-    duals = [adjoint(m) for m in f.machines if m.reads]  # the adjoint of a constant is 0
-    expected = mg.Architecture(duals).resolvent(v) if duals else v
+    expected = f.dual({c: x.detach() for c, x in h.items()}).resolvent(v) if any(m.reads for m in f.machines) else v
     found = torch.autograd.grad(list(h.values()), list(g.values()), [v[c] for c in h])
     torch.testing.assert_close(dict(zip(g, found, strict=True)), {c: expected[c] for c in g})
+
+
+def test_the_dual_has_the_reversed_graph_and_the_dual_cofiltration() -> None:
+    f = figure2()
+    dual = f.dual(f.resolvent(element(COMPONENTS)))
+    assert set(dual.graph.edges) == {(f"{b}*", f"{a}*") for a, b in f.graph.edges}
+    assert dual.depth == f.depth
+    assert dual.cofiltration[-2] == {"x1", "x2"}  # the last that it learns: X* ⊇ (X/V_3)* ⊇ ... (Proposition 3)
 
 
 def test_the_adjoints_run_in_the_reversed_order_each_once() -> None:
