@@ -1,6 +1,7 @@
 """How a candidate is trained: the same for every candidate, and for the rivals that it is compared with."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import cos, log2, pi
 
 
@@ -12,6 +13,7 @@ class Recipe:
     ----------
     epochs : length of the schedule; a candidate that nothing stops trains so long.
     batch_size : samples a step; a last, smaller batch is dropped.
+    batches : steps an epoch at most; where the training part holds more, each epoch draws its own anew.
     weight_decay : decoupled, times the learning rate, on weights and biases alike.
     label_smoothing : of the cross-entropy that is trained on; the validation loss is plain.
     warm_up : fraction of the schedule in which the learning rate grows from 1/25 of its peak.
@@ -26,6 +28,7 @@ class Recipe:
 
     epochs: int = 60
     batch_size: int = 64
+    batches: int = 100
     weight_decay: float = 0.3
     label_smoothing: float = 0.05
     warm_up: float = 0.3
@@ -35,8 +38,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rungs", tuple(self.rungs))
-        least = {"epochs": 1, "batch_size": 1, "reduction": 1, "patience": 1, "weight_decay": 0, "label_smoothing": 0}
-        for name, bound in least.items():
+        least = dict.fromkeys(("epochs", "batch_size", "batches", "reduction", "patience"), 1)
+        for name, bound in (*least.items(), ("weight_decay", 0), ("label_smoothing", 0)):
             value = getattr(self, name)
             if value is not None and not value >= bound:
                 raise ValueError(f"got {name}={value!r}: it must be at least {bound}")
@@ -48,6 +51,24 @@ class Recipe:
             raise ValueError(
                 f"got rungs={self.rungs!r}: they must increase, between 1 and epochs - 1 = {self.epochs - 1}"
             )
+
+    def steps(self, n_samples: int) -> int:
+        """Number of steps in an epoch over so many samples.
+
+        >>> [Recipe(batch_size=64, batches=100).steps(n) for n in (10, 1150, 1_000_000)]
+        [1, 17, 100]
+        """
+        return min(n_samples // min(self.batch_size, n_samples), self.batches)
+
+    @property
+    def mean_epochs(self) -> float:
+        """Epochs that a candidate of a large population trains for on average, if none but the rungs stop it.
+
+        >>> Recipe(epochs=60, rungs=(12, 24), reduction=2).mean_epochs
+        27.0
+        """
+        ends = pairwise((0, *self.rungs, self.epochs))
+        return sum((end - start) * float(self.reduction) ** -i for i, (start, end) in enumerate(ends))
 
     def rate(self, progress: float) -> float:
         """The learning rate as a fraction of its peak, after a fraction ``progress`` of the schedule.
@@ -74,6 +95,15 @@ def default_recipe(n_samples: int) -> Recipe:
     [(60, 64, 1.0, (12, 24)), (60, 64, 0.261, (12, 24)), (12, 1024, 0.03, (2, 5))]
     """
     batch_size = min(max(64, 2 ** round(log2(n_samples / 18))), 1024)
-    epochs = min(max(10, 1200 * batch_size // n_samples), 60)
+    epochs = min(1200 * batch_size // min(n_samples, 100 * batch_size), 60)  # an epoch has at most 100 batches
     weight_decay = round(min(max(0.03, 300 / n_samples), 3.0), 3)
-    return Recipe(epochs, batch_size, weight_decay, rungs=(round(0.2 * epochs), round(0.4 * epochs)))
+    return Recipe(epochs, batch_size, weight_decay=weight_decay, rungs=rungs_of(epochs))
+
+
+def rungs_of(epochs: int) -> tuple[int, ...]:
+    """Where a schedule is halved: after a fifth and after two fifths of it.
+
+    >>> rungs_of(60), rungs_of(3), rungs_of(1)
+    ((12, 24), (1,), ())
+    """
+    return tuple(sorted({rung for rung in (round(0.2 * epochs), round(0.4 * epochs)) if 0 < rung < epochs}))

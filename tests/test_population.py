@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score
 from machgraph.partition import channel_mask, shortcut_mask
 from search.data import load
 from search.point import Point
-from search.population import build, evaluate, train, trained
+from search.population import SMALL_BATCH, build, evaluate, train, trained
 from search.recipe import Recipe
 
 PLAIN = Recipe(epochs=6, batch_size=32, rungs=(), patience=None)
@@ -46,24 +46,25 @@ def test_a_candidate_fares_as_it_does_alone(dataset, outcomes, i):
     _same(outcomes[i], alone)
 
 
-def test_a_candidate_fares_as_in_plain_torch(dataset, outcomes):
+@pytest.mark.parametrize("change", [{}, {"batch_size": SMALL_BATCH + 1}, {"batches": 3}])
+def test_a_candidate_fares_as_in_plain_torch(dataset, change):
     """The recipe written out: one machine, autograd over concatenations, torch's own optimizer and schedule."""
-    point = POINTS[1]
+    point, recipe = POINTS[1], replace(PLAIN, **change)
     machine = build(point, dataset, seed=3)
     mask = torch.from_numpy(channel_mask(machine.shortcuts, machine.partition))
     x, y = torch.from_numpy(dataset.train.x), torch.from_numpy(dataset.train.y)
-    steps = len(y) // PLAIN.batch_size
-    optimizer = torch.optim.AdamW(machine.parameters(), lr=point.learning_rate, weight_decay=PLAIN.weight_decay)
-    total = PLAIN.epochs * steps
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: PLAIN.rate(step / total))
+    steps = min(len(y) // recipe.batch_size, recipe.batches)
+    optimizer = torch.optim.AdamW(machine.parameters(), lr=point.learning_rate, weight_decay=recipe.weight_decay)
+    total = recipe.epochs * steps
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate(step / total))
     order, curve = torch.Generator().manual_seed(3), []
-    for _ in range(PLAIN.epochs):
+    for _ in range(recipe.epochs):
         shuffled = torch.randperm(len(y), generator=order)
         for k in range(steps):
-            batch = shuffled[k * PLAIN.batch_size : (k + 1) * PLAIN.batch_size]
+            batch = shuffled[k * recipe.batch_size : (k + 1) * recipe.batch_size]
             outputs = machine.output(concatenations(machine, x[batch])[1])
             if dataset.classes:
-                loss = torch.nn.functional.cross_entropy(outputs, y[batch], label_smoothing=PLAIN.label_smoothing)
+                loss = torch.nn.functional.cross_entropy(outputs, y[batch], label_smoothing=recipe.label_smoothing)
             else:
                 loss = torch.nn.functional.mse_loss(outputs[:, 0], y[batch])
             optimizer.zero_grad()
@@ -71,7 +72,7 @@ def test_a_candidate_fares_as_in_plain_torch(dataset, outcomes):
             optimizer.step()
             schedule.step()
         curve.append(evaluate(machine, dataset, dataset.validation)[0])
-    np.testing.assert_allclose(outcomes[1].curve, curve, rtol=1e-3)
+    np.testing.assert_allclose(train(POINTS, dataset, recipe, seed=3)[1].curve, curve, rtol=1e-3)
     assert (machine.weight[~mask] == 0).all()
 
 
@@ -107,9 +108,11 @@ def test_scores_are_those_of_scikit_learn(dataset, outcomes):
         assert score == pytest.approx(r2_score(part.y, outputs[:, 0].numpy()), rel=1e-5)
 
 
-def test_halving_lets_the_best_go_on_undisturbed(dataset):
-    recipe = replace(PLAIN, rungs=(2, 4))
-    halved, whole = train(POINTS, dataset, recipe, seed=3), train(POINTS, dataset, PLAIN, seed=3)
+@pytest.mark.parametrize("batch_size", [32, SMALL_BATCH + 1])
+def test_halving_lets_the_best_go_on_undisturbed(dataset, batch_size):
+    """Also among candidates that are not in one stack."""
+    recipe = replace(PLAIN, batch_size=batch_size)
+    whole, halved = (train(POINTS, dataset, r, seed=3) for r in (recipe, replace(recipe, rungs=(2, 4))))
     assert sorted(outcome.epochs for outcome in halved) == [2, 2, 4, 6]
     for a, b in zip(halved, whole, strict=True):
         np.testing.assert_allclose(a.curve, b.curve[: a.epochs], rtol=2e-4)

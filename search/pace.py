@@ -1,0 +1,70 @@
+"""A schedule that fits into the time: where data are large, one generation at full length would take all of it."""
+
+from dataclasses import replace
+from math import ceil
+from time import perf_counter
+
+import numpy as np
+
+from search.data import Dataset, Part
+from search.point import canonical
+from search.population import train
+from search.recipe import rungs_of
+from search.run import Settings
+
+GENERATIONS = 3  # that fit into the time at least: a search is a choice from what came before
+LEAST_EPOCHS = 5
+TRIED = 4  # batches of training whose time is taken
+
+
+def paced(settings: Settings, dataset: Dataset) -> Settings:
+    """The settings, with fewer epochs, then also fewer batches an epoch, where a generation would take too long.
+
+    The time of one epoch is measured on a few batches, so what comes out depends on the machine; the run's folder keeps
+    it, and a search that is resumed goes on with it. Without a limit of time the settings stay as they are.
+    """
+    if settings.seconds is None:
+        return settings
+    share = settings.seconds / GENERATIONS / generation_seconds(settings, dataset)
+    recipe = settings.recipe
+    if share >= 1:
+        return settings
+    epochs = min(recipe.epochs, max(LEAST_EPOCHS, int(share * recipe.epochs)))
+    left = min(1.0, share * recipe.epochs / epochs)
+    batches = max(1, int(left * recipe.steps(len(dataset.train)))) if left < 1 else recipe.batches
+    return replace(settings, recipe=replace(recipe, epochs=epochs, batches=batches, rungs=rungs_of(epochs)))
+
+
+def generation_seconds(settings: Settings, dataset: Dataset) -> float:
+    """How long a generation may take to train, as measured on random points of the space."""
+    recipe, rng = settings.recipe, np.random.default_rng(settings.seed)
+    points = [canonical(settings.space.sample(rng)) for _ in range(settings.population)]
+    steps = recipe.steps(len(dataset.train))
+    tried = min(TRIED, steps)
+    few = replace(
+        dataset,
+        train=_first(dataset.train, tried * min(recipe.batch_size, len(dataset.train))),
+        validation=_first(dataset.validation, ceil(len(dataset.validation) * tried / steps)),
+    )
+    seconds = []
+    for _ in range(2):  # the first time, torch sets itself up
+        began = perf_counter()
+        train(points, few, replace(recipe, epochs=1, rungs=()), settings.seed)
+        seconds.append(perf_counter() - began)
+    return min(seconds) * steps / tried * recipe.mean_epochs
+
+
+def _first(part: Part, rows: int) -> Part:
+    return Part(part.x[:rows], part.y[:rows])
+
+
+def told(wish: Settings, settings: Settings) -> str:
+    """A sentence about what was made shorter; empty if nothing was."""
+    before, now = wish.recipe, settings.recipe
+    if before == now:
+        return ""
+    samples = f" of {now.batches * now.batch_size} samples" if now.batches < before.batches else ""
+    return (
+        f"{now.epochs} epochs{samples} instead of {before.epochs}, "
+        f"so that {GENERATIONS} generations fit into the time: give more of it with --time"
+    )
