@@ -1,11 +1,11 @@
 """The command line. What is heavy is imported inside the commands: ``machgraph --help`` loads no torch."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,10 +33,11 @@ Place = Annotated[Path, typer.Argument(metavar="RUN|FILE", help="Folder of a run
 def main(arguments: "Sequence[str] | None" = None) -> None:
     """Run the command line; bad input ends in one sentence and exit code 2, a bug in its traceback."""
     try:
-        app(arguments, prog_name="machgraph")
-    except BrokenPipeError:  # as by | head: whoever read has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(app(arguments, prog_name="machgraph", standalone_mode=False))
+    except TyperException as error:  # of words that the command line does not know
+        if said := error.format_message().rstrip("."):  # without a command, the help has been shown
+            print(f"machgraph: {said[0].lower()}{said[1:]}: see machgraph --help", file=sys.stderr)
+        sys.exit(error.exit_code)
     except BAD_INPUT as error:
         if not _is_said_by_us(error):
             raise
@@ -106,24 +107,30 @@ def search(
     from search.progress import heading, terminal
     from search.recipe import default_recipe
     from search.run import Settings, free_folder, refuse_used
-    from search.space import default_space
+    from search.space import Space, default_space
+    from search.suggest import sampler
 
     path = Path(data)
     folder = out or free_folder(Path("runs", data if data in BUNDLED else path.stem))
     refuse_used(folder)
     if task not in (None, "classification", "regression"):
         raise ValueError(f"got --task {task}: it is classification or regression, or left out to be inferred")
+    sampler(strategy, seed=seed, space=Space())  # refuses what it does not know, before anything is read
     source = str(path.resolve()) if data not in BUNDLED and path.exists() else data
     dataset = load(source, target, seed, task=task)  # type: ignore[arg-type]  # it is one of the two
     space = default_space(dataset.n_inputs, dataset.n_outputs, len(dataset.train))
     seconds = SECONDS if trials is None and time is None else time
     recipe = default_recipe(len(dataset.train))
-    settings = Settings(source, target, task, seed, strategy, trials, seconds, population, space, recipe)
+    wish = Settings(source, target, task, seed, strategy, trials, seconds, population, space, recipe)
 
-    from search import study
+    import torch
 
+    from search import pace, study
+
+    torch.set_num_threads(wish.threads)
+    settings = pace.paced(wish, dataset)
     facts = facts_of(dataset, settings)
-    terminal().print(heading(settings, facts))
+    terminal().print(heading(settings, facts, pace.told(wish, settings)))
     _searching(folder, settings, facts, lambda listen: study.run(settings, dataset, folder, listen))
 
 
@@ -222,7 +229,7 @@ def _searching(
     except KeyboardInterrupt:
         print(progress.stopped(folder, last[-1] if last else None), file=sys.stderr)
         raise typer.Exit(130) from None
-    console.print(progress.ending(result))
+    console.print(progress.ending(result, console.width))
 
 
 if __name__ == "__main__":

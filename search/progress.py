@@ -16,11 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from search.run import BEST, LEDGER, Facts, Row, Settings
+from search.wording import counted
 
 if TYPE_CHECKING:
     from search.study import Event, Result
 
 WIDTH = 80  # nothing is wider, however wide the terminal
+BLOCKS = 16  # nor are the widths of a network's blocks, which go on in the next line
 LABEL = "cyan"
 
 
@@ -41,11 +43,11 @@ def labelled(lines: Iterable[tuple[str, RenderableType]]) -> Table:
     return table
 
 
-def heading(settings: Settings, facts: Facts) -> Table:
-    """What the data are, what is searched, and for how long."""
+def heading(settings: Settings, facts: Facts, note: str = "") -> Table:
+    """What the data are, what is searched, and for how long; and a note on that."""
     space = settings.space
-    limits = [f"{settings.trials} trials"] if settings.trials is not None else []
-    limits += [f"{settings.seconds:.0f} s"] if settings.seconds is not None else []
+    limits = [counted(settings.trials, "trial")] if settings.trials is not None else []
+    limits += [f"{settings.seconds:g} s"] if settings.seconds is not None else []
     return labelled(
         [
             *zip(("data", *[""] * len(facts.lines)), facts.lines, strict=False),
@@ -60,6 +62,7 @@ def heading(settings: Settings, facts: Facts) -> Table:
                 f"{settings.strategy}, {' or '.join(limits)}, {settings.population} candidates at a time, "
                 f"seed {settings.seed}",
             ),
+            *[("", note)] * bool(note),
         ]
     )
 
@@ -74,8 +77,8 @@ def shown(console: Console, facts: Facts, epochs: int) -> Iterator[Callable[[Eve
         yield lambda event: live.update(_status(event, facts, epochs))
 
 
-def ending(result: Result) -> RenderableType:
-    """What was found, where it is, and what to type next."""
+def ending(result: Result, width: int = WIDTH) -> RenderableType:
+    """What was found, where it is, and what to type next, in so many columns."""
     folder, winner = result.folder, next(iter(result.rows), None)
     known = sum(record.duplicate_of is not None for record in result.records)
     failed = sum(record.status == "diverged" for record in result.records)
@@ -89,7 +92,7 @@ def ending(result: Result) -> RenderableType:
     return Group(
         labelled([("trials", counts), ("winner", Text(words, style="bold"))]),
         Text(),
-        leaderboard(result.rows, result.facts),
+        leaderboard(result.rows, result.facts, width),
         Text(),
         footnotes(result.rows),
         Text(),
@@ -111,27 +114,39 @@ def stopped(folder: Path, event: Event | None) -> str:
     return f"Stopped: {event.done} trials are kept in {folder}, {lost}.\n{go_on}"
 
 
-def leaderboard(rows: Sequence[Row], facts: Facts) -> RenderableType:
-    """The rows as a table of at most 80 columns, and what they mean."""
+def leaderboard(rows: Sequence[Row], facts: Facts, width: int = WIDTH) -> RenderableType:
+    """The rows as a table; what is least needed is left out where the width has no room for it."""
     score = "acc." if facts.task == "classification" else "R²"
+    columns = {
+        "name": "",
+        "blocks": "hidden\nblocks",
+        "cuts": "short-\ncuts",
+        "loss": "valid.\nloss",
+        "score": f"valid.\n{score}",
+        "test": f"test\n{score}",
+        "depth": "\ndepth",
+        "parameters": "para-\nmeters",
+        "flops": "\nFLOPs",
+        "seconds": "train\ns",
+    }
+    lines = [dict(zip(columns, _cells(row), strict=True)) for row in rows]
+    sizes = {
+        name: max(len(text) for cell in (title, *(line[name] for line in lines)) for text in cell.split("\n"))
+        for name, title in columns.items()
+    }
+    sizes["blocks"] = min(sizes["blocks"], BLOCKS)
+    for name in ("seconds", "flops", "cuts", "depth", "loss", "parameters"):
+        if sum(sizes.values()) + len(sizes) - 1 > width:
+            del sizes[name]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style=LABEL)
-    table.add_column("")
-    table.add_column("hidden\nblocks", overflow="fold", max_width=16)
-    names = (
-        "short-\ncuts",
-        "valid.\nloss",
-        f"valid.\n{score}",
-        f"test\n{score}",
-        "\ndepth",
-        "para-\nmeters",
-        "\nFLOPs",
-    )
-    for name in (*names, "train\ns"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for i, row in enumerate(rows):
-        rival = row.trial is None
-        after = i + 1 < len(rows) and not rival and rows[i + 1].trial is None
-        table.add_row(*_cells(row), style="bold" if i == 0 else "", end_section=after)
+    for name in sizes:
+        if name == "blocks":
+            table.add_column(columns[name], overflow="fold", max_width=BLOCKS)
+        else:
+            table.add_column(columns[name], justify="left" if name == "name" else "right", no_wrap=True)
+    for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        after = i + 1 < len(rows) and row.trial is not None and rows[i + 1].trial is None
+        table.add_row(*(line[name] for name in sizes), style="bold" if i == 0 else "", end_section=after)
     return table
 
 
@@ -163,7 +178,7 @@ def _status(event: Event, facts: Facts, epochs: int) -> RenderableType:
     bar.add_row(count, ProgressBar(1.0, share, width=34, complete_style=LABEL, finished_style=LABEL), left)
     now = {
         "proposing": "choosing what to try next",
-        "training": f"training {event.running} candidates as one, epoch {event.epoch} of {epochs}",
+        "training": f"training {counted(event.running, 'candidate')}, epoch {event.epoch} of {epochs}",
         "storing": "storing",
         "rivals": "training the winner's rivals",
     }[event.stage]
@@ -204,7 +219,11 @@ def _either(choices: Sequence[object]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    """
+    >>> _number(-0.25), _number(-1490250112.0), _number(None)
+    ('-0.2500', '-1.5e+09', '')
+    """
+    return "" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:.1e}"
 
 
 def _short(value: int) -> str:

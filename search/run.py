@@ -8,7 +8,8 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from itertools import chain, count
@@ -178,14 +179,22 @@ def refuse_used(folder: Path) -> None:
 
 
 def read_settings(folder: str | os.PathLike[str]) -> Settings:
-    """The settings of the run in a folder; FileNotFoundError: no run is there."""
-    return Settings.from_dict(_run_file(folder)["settings"])
+    """The settings of the run in a folder.
+
+    Raises
+    ------
+    FileNotFoundError : no run is there.
+    ValueError : ``run.json`` is damaged.
+    """
+    with _run_file(folder) as content:
+        return Settings.from_dict(content["settings"])
 
 
 def read_facts(folder: str | os.PathLike[str]) -> Facts:
-    """What the run in a folder knows of its data; FileNotFoundError: no run is there."""
-    record = known(Facts, _run_file(folder)["facts"])
-    return Facts(**{**record, "classes": tuple(record["classes"]), "lines": tuple(record["lines"])})
+    """What the run in a folder knows of its data; raises what ``read_settings`` raises."""
+    with _run_file(folder) as content:
+        record = known(Facts, content["facts"])
+        return Facts(**{**record, "classes": tuple(record["classes"]), "lines": tuple(record["lines"])})
 
 
 def write_run(folder: str | os.PathLike[str], settings: Settings, facts: Facts) -> None:
@@ -203,7 +212,7 @@ def read_records(folder: str | os.PathLike[str]) -> list[Record]:
     """
     from search.store import Store
 
-    _run_file(folder)
+    read_settings(folder)
     if not Path(folder, STUDY).exists():
         return []
     with Store(Path(folder)) as store:
@@ -301,17 +310,19 @@ def known(cls: type[Any], record: Mapping[str, Any]) -> dict[str, Any]:
     return dict(record)
 
 
-def _run_file(folder: str | os.PathLike[str]) -> dict[str, Any]:
+@contextmanager
+def _run_file(folder: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """What ``run.json`` holds; whatever is wrong with that is told in one sentence."""
     path = Path(folder, RUN)
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        yield json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(
             f"no run is in {folder}: it has no {RUN}; give the folder of a run, as runs/digits"
         ) from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no longer JSON ({error}): put it right, or start the search anew") from None
-    return content
+    except (ValueError, TypeError, KeyError) as error:  # not JSON, not of this form, or with values out of range
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is damaged ({what}): put it right, or start the search anew") from None
 
 
 def _finite(value: float) -> float | None:

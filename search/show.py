@@ -48,9 +48,13 @@ def read_machine(place: str | os.PathLike[str]) -> "ParametricMachine":
     if path.suffix.lower() != ".json":
         return load(path)
     try:
-        return from_specification(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): write a description as in {_EXAMPLE}") from None
+    try:
+        return from_specification(description)
+    except (ValueError, TypeError, RuntimeError) as error:  # the last of a network that no memory holds
+        raise ValueError(f"{path} describes no machine: {str(error).splitlines()[0]}") from None
 
 
 _EXAMPLE = '{"widths": [64, 32, 10], "activation": "relu", "shortcuts": null}'

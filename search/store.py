@@ -90,7 +90,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         url = URL.create("sqlite", database=str(folder / STUDY)).render_as_string(hide_password=False)
-        with _told(f"open {folder / STUDY}"):
+        with _told(f"open {folder / STUDY}", ": put a copy back, or delete it to begin the same search anew"):
             self._storage = optuna.storages.RDBStorage(url)
             try:
                 self._study = optuna.load_study(storage=self._storage, study_name=NAME)

@@ -1,9 +1,10 @@
-"""One driver of a search: it asks for a generation of trials, trains them as one tensor program, and tells the results.
+"""One driver of a search: it asks for a generation of trials, trains them together, and tells the results.
 
 A generation is stored when it is finished. A search that was cut off asks for the last generation again: samplers
 depend on (seed, trial number) and the trials before, so it is the same one, and only what the file lacks is added.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -103,7 +104,10 @@ def run(
     folder = Path(folder)
     refuse_used(folder)
     sampler(settings.strategy, seed=settings.seed, space=settings.space)  # an unknown strategy leaves no folder behind
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"can't make the folder {folder} ({error.strerror}): choose another with --out") from None
     with only_writer(folder):
         refuse_used(folder)
         facts = facts_of(dataset, settings)
@@ -274,12 +278,14 @@ class _Driver:
         return Result(self.folder, self.settings, self.facts, tuple(self.records), tuple(rows), self.elapsed)
 
     def machine(self, winner: Record) -> DenseMachine:
-        """The machine of the winner as it was found; trained again, in its generation, if its file is not there."""
-        path = self.folder / BEST
-        if path.exists() and load_metadata(path).get("key") == winner.key:
-            machine = load_machine(path)
-            assert isinstance(machine, DenseMachine)
-            return machine
+        """The machine of the winner as it was found; trained again, in its generation, if no file holds it."""
+        try:
+            if load_metadata(self.folder / BEST).get("key") == winner.key:
+                machine = load_machine(self.folder / BEST)
+                assert isinstance(machine, DenseMachine)
+                return machine
+        except (FileNotFoundError, ValueError):  # gone or damaged
+            pass
         generation = next(g for g in reversed(self.generations) if g.first <= winner.number)
         records = self.records[generation.first : generation.first + generation.size]
         together = [record for record in records if record.duplicate_of is None]
@@ -310,6 +316,8 @@ def _record(number: int, keyed: str, point: Point, outcome: Outcome) -> Record:
 
 
 def _duplicate(number: int, point: Point, known: Record) -> Record:
-    """What is known of a point that has been trained."""
+    """What is known of a point that has been trained: a result, unless it diverged."""
+    if not known.is_valid:
+        known = replace(known, loss=math.nan, score=math.nan)
     same = {"duplicate_of": known.number, "status": "duplicate", "epochs": 0, "seconds": 0.0, "curve": ()}
     return replace(known, number=number, point=point, canonical=canonical(point), **same)  # type: ignore[arg-type]

@@ -7,18 +7,21 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
 import torch
+from rich.console import Console
 
 import machgraph as mg
 from machgraph.io import load, load_metadata, save
 from search import cli, study
 from search.encoder import Encoder
-from search.run import read_leaderboard, read_records, read_settings
+from search.progress import leaderboard
+from search.run import read_facts, read_leaderboard, read_records, read_settings
 
 MACHGRAPH = [sys.executable, "-m", "search.cli"]
 ROOT = Path(__file__).parents[1]
@@ -111,6 +114,30 @@ def test_same_command_gives_the_same_search_and_never_overwrites(finished, folde
         "or give another folder with --out\n"
     )
     assert (folder / "again" / "study.db").read_bytes() == before
+
+
+def test_schedule_is_shortened_where_the_time_is_short_and_that_is_told(finished, folder, capsys):
+    data = finished[0].parents[1] / "signs.csv"
+    code, out, _ = machgraph(capsys, "search", data, "--target", "sign", "--time", 1e-4, "--population", 4)
+    assert code == 0
+    told = "5 epochs of 64 samples instead of 60, so that 3 generations fit into the time: give more of it with --time"
+    assert told in " ".join(out.split())
+    recipe = read_settings("runs/signs").recipe
+    assert (recipe.epochs, recipe.batches, recipe.rungs) == (5, 1, (1, 2))
+    assert max(record.epochs for record in read_records("runs/signs")) == 5
+
+
+@pytest.mark.parametrize("width", [40, 55, 60, 70, 80])
+def test_leaderboard_cuts_no_number_however_narrow(finished, width):
+    rows = [replace(row, score=-1490250112.0) for row in read_leaderboard(finished[0])]
+    console = Console(width=width, file=io.StringIO())
+    console.print(leaderboard(rows, read_facts(finished[0]), width))
+    lines = console.file.getvalue().splitlines()
+    assert "…" not in console.file.getvalue()
+    for row in rows:
+        (line,) = [line for line in lines if line.startswith(row.name.split(" (")[0])]
+        assert "-1.5e+09" in line
+        assert row.test_score is None or f"{row.test_score:.4f}" in line
 
 
 def test_without_a_folder_the_next_free_one_is_taken(finished, folder, capsys):
@@ -248,6 +275,9 @@ def mistakes(folder):
     (folder / "notes.txt").write_text("hello")
     (folder / "broken.json").write_text('{"widths": [4,')
     (folder / "wrong.json").write_text('{"width": [4, 2]}')
+    (folder / "ragged.json").write_text('{"widths": [4, 2], "shortcuts": [[1, 2], [3]]}')
+    (folder / "typed.json").write_text('{"widths": [4, 2], "activation": 3}')
+    (folder / "endless.json").write_text('{"widths": [100000000, 100000000]}')
     (folder / "other.csv").write_text("a,c\n1,2\n")
     (folder / "occupied").mkdir()
     (folder / "occupied" / "thesis.tex").write_text("")
@@ -276,7 +306,14 @@ def mistakes(folder):
         ("search signs.csv --target sign --out occupied", "occupied is there already and is no run"),
         ("search signs.csv --target sign --out signs.csv", "signs.csv is there already and is no run"),
         ("search signs.csv --target sign --out notes.txt/run", "Not a directory"),
-        ("search", "Missing argument"),
+        ("search signs.csv --target sign --out signs.csv/run", "can't make the folder signs.csv/run (Not a directory)"),
+        ("search signs.csv --target sign --seed -1", "got seed=-1: it must be 0 or more"),
+        ("search", "missing argument 'DATA': see machgraph --help"),
+        ("serch signs.csv", "no such command 'serch'. Did you mean 'search'?"),
+        ("search signs.csv --tagret sign", "no such option: --tagret"),
+        ("show ragged.json", "ragged.json describes no machine"),
+        ("show typed.json", "typed.json describes no machine: got an activation of type int"),
+        ("show endless.json", "endless.json describes no machine"),
         ("resume runs/none", "no run is in runs/none"),
         ("resume signs.csv", "no run is in signs.csv"),
         ("report occupied", "no run is in occupied"),
@@ -295,8 +332,9 @@ def test_bad_input_ends_in_a_sentence(mistakes, finished, capsys, command, sente
     before = sorted(mistakes.rglob("*"))
     code, out, err = machgraph(capsys, *command.format(run=finished[0]).split())
     assert code == 2
-    assert sentence in " ".join(err.replace("│", " ").split())
-    assert "Traceback" not in err
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert err.startswith("machgraph: ")
     assert out == "" or not command.startswith("predict")
     assert sorted(mistakes.rglob("*")) == before  # nothing is left behind
 

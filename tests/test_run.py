@@ -136,10 +136,23 @@ def test_settings_that_make_no_search_are_refused(change, sentence):
         replace(SETTINGS, **change)
 
 
-def test_damaged_run_file_is_told(tmp_path):
-    (tmp_path / RUN).write_text('{"settings": ')
-    with pytest.raises(ValueError, match="is no longer JSON"):
-        read_settings(tmp_path)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"settings": ',
+        b"\xff\xfe",
+        b"[]",
+        b'{"facts": {}}',
+        b'{"settings": {}, "facts": {}}',
+        b'{"settings": 3, "facts": 3}',
+        b'{"settings": {"sed": 1}, "facts": {"nam": 1}}',
+    ],
+)
+def test_damaged_run_file_is_told(tmp_path, content):
+    (tmp_path / RUN).write_bytes(content)
+    for read in (read_settings, read_facts, read_records):
+        with pytest.raises(ValueError, match=r"is damaged .*: put it right, or start the search anew$"):
+            read(tmp_path)
 
 
 def test_facts_are_plain_json():

@@ -22,7 +22,7 @@ from machgraph.io import load_metadata
 from search import rivals, study
 from search.data import Part, load
 from search.point import canonical, key
-from search.population import evaluate
+from search.population import evaluate, train
 from search.recipe import Recipe
 from search.run import (
     BEST,
@@ -258,9 +258,10 @@ def test_search_survives_kill_9(whole, source, tmp_path, strategy):
     same(tmp_path / "run", whole[strategy])
 
 
-def test_best_machine_that_was_lost_is_made_again(whole, source, dataset, tmp_path):
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"garbage")])
+def test_best_machine_that_was_lost_is_made_again(whole, source, dataset, tmp_path, spoil):
     study.run(settings(source), dataset, tmp_path)
-    (tmp_path / BEST).unlink()
+    spoil(tmp_path / BEST)
     study.resume(tmp_path)
     same(tmp_path, whole["evolution"])
 
@@ -298,7 +299,7 @@ def test_full_disk_is_told_when_the_best_machine_is_written(source, dataset, tmp
 def test_damaged_study_is_told(whole, tmp_path):
     (tmp_path / "run.json").write_text((whole["tpe"] / "run.json").read_text())
     (tmp_path / STUDY).write_text("not a database, by any means")
-    with pytest.raises(OSError, match=r"^can't open .*study.db: file is not a database$"):
+    with pytest.raises(OSError, match=r"^can't open .*study.db: file is not a database: put a copy back, or delete it"):
         study.resume(tmp_path)
 
 
@@ -343,6 +344,18 @@ def test_candidates_that_diverge_fail_and_are_kept(source, dataset, tmp_path):
     assert 0 < len(diverged) < 12
     assert [number for number, state in enumerate(states) if state == TrialState.FAIL] == diverged
     assert result.rows[0].trial not in diverged
+
+
+def test_duplicate_of_one_that_diverged_after_good_epochs_is_no_result_either(source, dataset, tmp_path, monkeypatch):
+    def diverging(points, *arguments):
+        return [replace(outcome, status="diverged") for outcome in train(points, *arguments)]
+
+    monkeypatch.setattr(study, "train", diverging)
+    small = replace(SPACE, max_blocks=0, learning_rates=(1e-2,))
+    result = study.run(settings(source, "random", trials=6, population=3, space=small), dataset, tmp_path)
+    assert {record.status for record in result.records} == {"diverged", "duplicate"}
+    assert not any(record.is_valid for record in result.records)
+    assert result.rows == ()
 
 
 def test_search_in_which_everything_diverges_ends_without_a_winner(source, dataset, tmp_path):
