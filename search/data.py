@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from search.encoder import Column, Encoder, Label, Task, finite, fit_columns, fit_scales, moments
 from search.table import infer, listing, nearest, parse, plain, read, require
+from search.wording import counted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -76,12 +77,13 @@ class Dataset:
     def describe(self) -> list[str]:
         """Lines that tell a person what was read: size, task, split and what was handled."""
         parts = (self.train, self.validation, self.test)
-        columns = len(self.encoder.columns)
+        rows, columns = counted(sum(map(len, parts)), "row"), counted(len(self.encoder.columns), "column")
+        features = counted(self.n_inputs, "feature")
         counts = np.bincount([label for part in parts for label in part.y]) if self.classes else ()
         sizes = [f"{label} ({count})" for label, count in zip(self.classes, counts, strict=True)]
         task = f"{self.n_outputs} classes of '{self.target}': {listing(sizes, 12)}"
         return [
-            f"{self.name}: {sum(map(len, parts))} rows, {columns} columns used, {self.n_inputs} features",
+            f"{self.name}: {rows}, {columns} used, {features}",
             f"{self.task}, {task}" if self.classes else f"{self.task} of '{self.target}'",
             f"split: {len(self.train)} training, {len(self.validation)} validation, {len(self.test)} held-out test",
             *self.notes,
@@ -123,12 +125,13 @@ def load(
             f"no bundled data set is called '{name}'{nearest(name, BUNDLED)}: "
             f"give one of {', '.join(BUNDLED)}, or a .csv or .parquet file"
         )
-    frame = read(source)
+    frame, told = read(source)
     if target is None:
         raise ValueError(
             f"{name} needs a target: name one of its columns with --target, of {listing(frame.columns, 20)}"
         )
-    return from_frame(frame, target, Path(name).stem, seed, task=task, validation=validation, test=test)
+    dataset = from_frame(frame, target, Path(name).stem, seed, task=task, validation=validation, test=test)
+    return replace(dataset, notes=(*told, *dataset.notes))
 
 
 def _bundled(name: str, target: str | None) -> tuple[pl.DataFrame, str]:
@@ -250,8 +253,8 @@ def _answers(
     known = np.isfinite(values) if numeric else cells.is_not_null().to_numpy()
     values, rows = values[known], int(known.sum())
     if rows < FEWEST_ROWS:
-        raise ValueError(f"got {rows} rows with a value of '{target}': at least {FEWEST_ROWS} are needed")
-    notes = [f"Dropped {len(known) - rows} rows without a value of '{target}'."] if rows < len(known) else []
+        raise ValueError(f"got {counted(rows, 'row')} with a value of '{target}': at least {FEWEST_ROWS} are needed")
+    notes = [f"Dropped {counted(len(known) - rows, 'row')} without a value of '{target}'."] if rows < len(known) else []
 
     distinct, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
     whole = numeric and not (distinct % 1).any()
@@ -261,7 +264,7 @@ def _answers(
         what = "texts" if not numeric else "whole numbers" if whole else "numbers"
         notes.insert(0, f"Taken as {task}: '{target}' holds {len(distinct)} different {what}.")
     if len(distinct) < 2:
-        raise ValueError(f"target '{target}' is {distinct[0]!r} in every row: there is nothing to learn")
+        raise ValueError(f"target '{target}' is {distinct.tolist()[0]!r} in every row: there is nothing to learn")
     if task == "regression":
         return frame.filter(known), values, (), notes
     classes = tuple(distinct.astype(int).tolist() if whole else distinct.tolist())

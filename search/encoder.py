@@ -138,7 +138,7 @@ class Encoder:
         import polars as pl
 
         if isinstance(table, str | os.PathLike):
-            table = read(table)
+            table, _ = read(table)
         frame = table if isinstance(table, pl.DataFrame) else pl.DataFrame(table)
         for column in self.columns:
             if column.name not in frame.columns:
@@ -207,9 +207,11 @@ def fit_columns(frame: pl.DataFrame, training: NDArray[np.intp]) -> tuple[tuple[
     ValueError : no column is worth keeping.
     """
     told: dict[str, list[str]] = {}
-    fitted = [
-        _fit_column(series, training, lambda what, which: told.setdefault(what, []).append(which)) for series in frame
-    ]
+
+    def tell(what: str, which: str) -> None:
+        told.setdefault(what, []).append(which or "the one without a name")
+
+    fitted = [_fit_column(series, training, tell) for series in frame]
     columns = tuple(column for column in fitted if column is not None)
     notes = [f"{what}: {listing(which)}." for what, which in told.items()]
     if not columns:

@@ -12,7 +12,7 @@ from search.population import train
 from search.recipe import rungs_of
 from search.run import Settings
 
-GENERATIONS = 3  # that fit into the time at least: a search is a choice from what came before
+GENERATIONS = 4  # that about fit into the time: a search is a choice from what came before
 LEAST_EPOCHS = 5
 TRIED = 4  # batches of training whose time is taken
 
@@ -66,5 +66,5 @@ def told(wish: Settings, settings: Settings) -> str:
     samples = f" of {now.batches * now.batch_size} samples" if now.batches < before.batches else ""
     return (
         f"{now.epochs} epochs{samples} instead of {before.epochs}, "
-        f"so that {GENERATIONS} generations fit into the time: give more of it with --time"
+        f"so that a few generations fit into the time: give more of it with --time"
     )

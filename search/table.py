@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # polars belongs to the extra [data]: it is imported when a table is read, not before
@@ -18,13 +19,19 @@ Kind = Literal["number", "date", "category"]
 MISSING = ("", "na", "n/a", "nan", "null", "?", "-")  # texts that mean "no value", whatever their case
 DATE_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y/%m/%d")
 ZONED_DATE = "%+"  # ISO 8601 with an offset from UTC
+THOUSANDS = r"^[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$"
+DECIMAL_COMMA = r"^[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+([eE][+-]?\d+)?$"
+MARKED = r"^[+-]?[1-9]\d{0,2}(m\d{3})+([^\dm]|$)"  # a number with marks m between thousands
 DUPLICATE = re.compile(r"_duplicated_\d+$")
 NEARLY_ALL = 0.9  # a column of text is numbers (or dates) when at least this share of its texts is
 MICROSECONDS_A_DAY = 86_400_000_000
 
 
-def read(path: str | os.PathLike[str]) -> pl.DataFrame:
-    """The table in a CSV or Parquet file; every cell of a CSV file stays text, so that nothing is guessed from a part.
+def read(path: str | os.PathLike[str]) -> tuple[pl.DataFrame, list[str]]:
+    """The table in a CSV or Parquet file, and sentences about what was done with it.
+
+    Every cell of a CSV file stays text, so that nothing is guessed from a part; but commas in numbers become what they
+    mean: decimal points where semicolons separate the columns, else marks between thousands, which are left out.
 
     Raises
     ------
@@ -44,21 +51,41 @@ def read(path: str | os.PathLike[str]) -> pl.DataFrame:
 
     try:
         if suffix == ".csv":
-            frame = pl.read_csv(path, infer_schema=False, separator=_separator(path), glob=False)
+            separator = _separator(path)
+            frame = pl.read_csv(path, infer_schema=False, separator=separator, glob=False)
         else:
             frame = pl.read_parquet(path, glob=False)
     except pl.exceptions.NoDataError:
         raise ValueError(f"{path} is empty: a header and rows were expected") from None
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+        reason = shorten(str(error).split("\n\n")[0], 120, placeholder=" ...") or type(error).__name__
         kind = "a CSV file in UTF-8" if suffix == ".csv" else "a Parquet file"
-        raise ValueError(f"{path} can't be read as {kind}: {reason}") from None
+        advice = "; save it as UTF-8" if "utf-8" in reason else ""
+        raise ValueError(f"{path} can't be read as {kind}: {reason}{advice}") from None
     if not frame.height or not frame.width:
         raise ValueError(f"{path} has no rows: a header and rows were expected")
     twins = [name for name in frame.columns if DUPLICATE.sub("", name) in set(frame.columns) - {name}]
     if twins:  # polars has renamed the second
         raise ValueError(f"{path} has two columns called '{DUPLICATE.sub('', twins[0])}': give each its own name")
-    return frame
+    return _without_commas(frame, separator == ";") if suffix == ".csv" else (frame, [])
+
+
+def _without_commas(frame: pl.DataFrame, decimal: bool) -> tuple[pl.DataFrame, list[str]]:
+    """The table with the commas out of columns in which each cell that has one is a number; and a sentence on that."""
+    import polars as pl
+
+    form, (mark, point) = (DECIMAL_COMMA, (".", ",")) if decimal else (THOUSANDS, (",", "."))
+    changed = []
+    for series in frame:
+        text = series.str.strip_chars()
+        having = text.filter(text.str.contains(",", literal=True))
+        if len(having) and having.str.contains(form).all():
+            marked = text.str.contains(MARKED.replace("m", re.escape(mark)))
+            bare = pl.select(pl.when(marked).then(text.str.replace_all(mark, "", literal=True)).otherwise(text))
+            changed.append(bare.to_series().str.replace(point, ".", literal=True).alias(series.name))
+    meaning = "decimal commas" if decimal else "marks between thousands"
+    told = [f"Commas in numbers are taken for {meaning}: {listing(s.name for s in changed)}."] if changed else []
+    return frame.with_columns(changed), told
 
 
 def require(module: str, package: str) -> None:

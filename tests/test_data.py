@@ -1,4 +1,5 @@
 import builtins
+import csv
 import json
 import subprocess
 import sys
@@ -401,10 +402,10 @@ def test_parquet_equals_csv(tmp_path, people):
     frame = people.with_columns(pl.when(pl.col("age") % 5 == 0).then(None).otherwise(pl.col("height")).alias("height"))
     frame.write_csv(tmp_path / "people.csv")
     frame.with_columns(pl.col("city").cast(pl.Categorical)).write_parquet(tmp_path / "people.parquet")
-    csv, parquet = (load(tmp_path / f"people.{ending}", "bought") for ending in ("csv", "parquet"))
-    assert csv.encoder == parquet.encoder
-    assert csv.notes == parquet.notes
-    for one, other in zip(parts(csv), parts(parquet), strict=True):
+    text, parquet = (load(tmp_path / f"people.{ending}", "bought") for ending in ("csv", "parquet"))
+    assert text.encoder == parquet.encoder
+    assert text.notes == parquet.notes
+    for one, other in zip(parts(text), parts(parquet), strict=True):
         assert np.array_equal(one.x, other.x)
         assert np.array_equal(one.y, other.y)
 
@@ -412,7 +413,39 @@ def test_parquet_equals_csv(tmp_path, people):
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_the_separator_is_read_off_the_header(tmp_path, people, separator):
     people.write_csv(tmp_path / "people.csv", separator=separator, include_bom=True)
-    assert read(tmp_path / "people.csv").columns == people.columns
+    assert read(tmp_path / "people.csv")[0].columns == people.columns
+
+
+COMMAS = (-0.063, 1234.5, 12.0, 7.25, 1234567.5)
+
+
+@pytest.mark.parametrize(
+    ("separator", "cells", "meaning"),
+    [
+        (",", ("-0.063", "1,234.5", "12", "7.25", "1,234,567.5"), "marks between thousands"),
+        (";", ("-0,063", "1.234,5", "12", "7,25", "1.234.567,5"), "decimal commas"),
+    ],
+)
+def test_commas_in_numbers_are_understood_and_told(tmp_path, separator, cells, meaning):
+    """And in a new file as in the first; texts with commas stay as they are."""
+    rows = [(cells[i % 5], f"a{i % 3}, b", cells[i % 5]) for i in range(40)]
+    for name, some in (("old.csv", rows), ("new.csv", rows[:5])):
+        with (tmp_path / name).open("w", newline="") as file:
+            csv.writer(file, delimiter=separator).writerows([("x", "text", "y"), *some])
+    frame, told = read(tmp_path / "old.csv")
+    assert told == [f"Commas in numbers are taken for {meaning}: x, y."]
+    assert frame["x"].cast(float).to_list() == [COMMAS[i % 5] for i in range(40)]
+    assert frame["text"].to_list() == [text for _, text, _ in rows]
+    dataset = load(tmp_path / "old.csv", "y", task="regression")
+    assert dataset.notes[0] == told[0]
+    assert np.array_equal(dataset.encoder.encode(tmp_path / "new.csv"), dataset.encoder.encode(frame[:5]))
+
+
+@pytest.mark.parametrize("cell", ["1,5", "0,123", "1,2345", "12,34,567", "1,234,x", "1,,234"])
+def test_other_commas_are_left_alone(tmp_path, cell):
+    (tmp_path / "table.csv").write_text(f'x,y\n"{cell}",1\n"1,234",2\n')
+    frame, told = read(tmp_path / "table.csv")
+    assert (frame["x"].to_list(), told) == ([cell, "1,234"], [])
 
 
 # ---- errors
@@ -442,7 +475,11 @@ def test_errors_about_names_and_files(tmp_path, people):
         (header, "a", "header.csv has no rows"),
         (other, "a", "table.xlsx ends in .xlsx: give a .csv or a .parquet file"),
         (tmp_path, "a", "is a folder"),
-        (tmp_path / "latin.csv", "a", "latin.csv can't be read as a CSV file in UTF-8: invalid utf-8"),
+        (
+            tmp_path / "latin.csv",
+            "a",
+            "latin.csv can't be read as a CSV file in UTF-8: invalid utf-8 sequence; save it as UTF-8",
+        ),
         (tmp_path / "ragged.csv", "a", "ragged.csv can't be read as a CSV file in UTF-8: found more fields"),
         (tmp_path / "twins.csv", "a", "twins.csv has two columns called 'a': give each its own name"),
         (tmp_path / "bad.parquet", "a", "bad.parquet can't be read as a Parquet file"),
@@ -459,6 +496,7 @@ def test_errors_about_the_target(people):
     n = len(people)
     cases = [
         (["a"] * (n - 1) + ["b"], r"classes of one row \('b'; 2 classes in 200 rows\)"),
+        ([5.0] * n, "target 'bought' is 5.0 in every row: there is nothing to learn"),
         (["a"] * n, "target 'bought' is 'a' in every row: there is nothing to learn"),
         (["a", "b"] * 4 + [None] * (n - 8), "got 8 rows with a value of 'bought': at least 10 are needed"),
         ([*map(str, range(n - 1)), "many"], "target 'bought' has 'many' in row 200: regression needs numbers"),
