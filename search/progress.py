@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.run import BEST, LEDGER, Facts, Row, Settings
+from search.run import BEST, LEDGER, Facts, Row, Settings, resuming
 from search.wording import counted
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def ending(result: Result, width: int = WIDTH) -> RenderableType:
     counts += f", {failed} diverged" if failed else ""
     if winner is None or winner.point is None:
         told = labelled([("trials", counts), ("best", "none: not one trial ended with a finite loss")])
-        return Group(told, Text(f"\nnext: machgraph resume {shlex.quote(str(folder))} --trials 50"))
+        return Group(told, Text(f"\nnext: {resuming(folder)} --trials 50"))
     words = winner.point.describe(result.facts.n_inputs, result.facts.n_outputs)
     return Group(
         labelled([("trials", counts), ("winner", Text(words, style="bold"))]),
@@ -105,7 +105,7 @@ def ending(result: Result, width: int = WIDTH) -> RenderableType:
 
 def stopped(folder: Path, event: Event | None) -> str:
     """What Ctrl-C left, and how to go on."""
-    go_on = f"Go on with: machgraph resume {shlex.quote(str(folder))}"
+    go_on = f"Go on with: {resuming(folder)}"
     if event is None:
         return f"Stopped before the first trial.\n{go_on}"
     if event.stage == "rivals":

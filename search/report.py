@@ -4,7 +4,6 @@ import base64
 import hashlib
 import math
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from search.run import (
     read_records,
     read_settings,
     replace_text,
+    resuming,
 )
 from search.wording import grouped, loss_text, score_text, time_text
 
@@ -78,8 +78,7 @@ def write(folder: str | os.PathLike[str]) -> Path:
     records, rows = read_records(folder), read_leaderboard(folder)
     if not (folder / BEST).exists():
         raise ValueError(
-            f"{folder} has no {BEST} yet: a report needs one trial that ended well; "
-            f"go on with machgraph resume {shlex.quote(str(folder))}"
+            f"{folder} has no {BEST} yet: a report needs one trial that ended well; go on with {resuming(folder)}"
         )
     from machgraph.io import load  # here, for torch takes seconds to import
     from search.pictures import draw

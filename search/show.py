@@ -10,7 +10,7 @@ import numpy as np
 
 from machgraph.io import from_specification, load, load_metadata
 from machgraph.partition import lag_words
-from search.run import BEST, RUN
+from search.run import BEST, RUN, resuming
 
 if TYPE_CHECKING:
     from machgraph.parametric import ParametricMachine
@@ -29,7 +29,7 @@ def machine_file(place: str | os.PathLike[str]) -> Path:
         if not (path / RUN).exists():
             raise FileNotFoundError(f"no run is in {path}: it has no {RUN}; give the folder of a run, or a file")
         if not (path / BEST).exists():
-            raise FileNotFoundError(f"{path} has no {BEST} yet: go on with machgraph resume {path}")
+            raise FileNotFoundError(f"{path} has no {BEST} yet: go on with {resuming(path)}")
         return path / BEST
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: give the folder of a run, a .machgraph file or a JSON file")

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.run import STUDY, Record
+from search.run import STUDY, Record, resuming
 
 NAME = "search"
 
@@ -120,7 +120,7 @@ class Store:
         ------
         OSError : the disk is full, or the file can't be written; what was added before is there.
         """
-        then = f"; all trials before are kept: put it right, and go on with: machgraph resume {self._folder}"
+        then = f"; all trials before are kept: put it right, and go on with: {resuming(self._folder)}"
         with _told(f"write {self._folder / STUDY}", then):
             held = len(self._study.get_trials(deepcopy=False))
             for trial, record in zip(trials, records, strict=True):

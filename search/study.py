@@ -32,6 +32,7 @@ from search.run import (
     read_facts,
     read_settings,
     refuse_used,
+    resuming,
     write_leaderboard,
     write_ledger,
     write_run,
@@ -171,7 +172,7 @@ def _told(driver: "_Driver") -> Result:
             raise
         raise OSError(
             f"can't write in {driver.folder} ({error.strerror}); all generations before are kept: "
-            f"put it right, and go on with: machgraph resume {driver.folder}"
+            f"put it right, and go on with: {resuming(driver.folder)}"
         ) from None
 
 

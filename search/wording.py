@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from search.run import Facts, Record, Row, Settings
+from search.run import Facts, Record, Row, Settings, resuming
 
 
 def grouped(number: int) -> str:
@@ -134,7 +134,7 @@ def commands(settings: Settings, folder: Path) -> dict[str, str]:
         note += " A search that ends by time may get further, or less far, on another day."
     return {
         "search": shlex.join(["machgraph", "search", settings.source, *words]),
-        "resume": shlex.join(["machgraph", "resume", str(folder)]),
+        "resume": resuming(folder),
         "note": f"{note} All settings are in run.json.",
     }
 
