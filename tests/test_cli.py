@@ -120,7 +120,7 @@ def test_schedule_is_shortened_where_the_time_is_short_and_that_is_told(finished
     data = finished[0].parents[1] / "signs.csv"
     code, out, _ = machgraph(capsys, "search", data, "--target", "sign", "--time", 1e-4, "--population", 4)
     assert code == 0
-    told = "5 epochs of 64 samples instead of 60, so that a few generations fit into the time: give more of it with --time"
+    told = "5 epochs of 64 samples instead of 60, so that a few generations fit into the time"
     assert told in " ".join(out.split())
     recipe = read_settings("runs/signs").recipe
     assert (recipe.epochs, recipe.batches, recipe.rungs) == (5, 1, (1, 2))
