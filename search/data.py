@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.encoder import Column, Encoder, Label, Task, finite, fit_columns, fit_scales, moments
+from search.numbers import counted
 from search.table import infer, listing, nearest, parse, plain, read, require
-from search.wording import counted
 
 if TYPE_CHECKING:
     import polars as pl

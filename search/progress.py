@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.numbers import counted
 from search.run import BEST, LEDGER, Facts, Row, Settings, resuming
-from search.wording import counted
 
 if TYPE_CHECKING:
     from search.study import Event, Result

@@ -24,6 +24,7 @@ from search.diagrams import (
     polyline,
     stairs,
 )
+from search.numbers import grouped, loss_text, time_text
 from search.point import Point
 from search.run import (
     BEST,
@@ -38,7 +39,7 @@ from search.run import (
     replace_text,
     resuming,
 )
-from search.wording import grouped, loss_text, score_text, time_text
+from search.wording import score_text
 
 STATUSES = ("complete", "stopped", "halved", "diverged", "duplicate")  # the order of their colours
 CURVES = 10

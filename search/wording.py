@@ -7,28 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from search.numbers import counted, grouped, loss_text, time_text
 from search.run import Facts, Record, Row, Settings, resuming
-
-
-def grouped(number: int) -> str:
-    """A whole number with its thousands set apart, or, if it is very large, as a power of ten.
-
-    >>> grouped(48_210), grouped(7 * 10**15)
-    ('48,210', '7.0 × 10¹⁵')
-    """
-    if abs(number) < 10**9:
-        return f"{number:,}"
-    mantissa, exponent = f"{number:.1e}".split("e")
-    return f"{mantissa} × 10{str(int(exponent)).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-
-
-def counted(number: int, thing: str) -> str:
-    """A number of things.
-
-    >>> counted(1, "trial"), counted(0, "shortcut"), counted(1200, "trial")
-    ('1 trial', 'no shortcuts', '1,200 trials')
-    """
-    return f"{grouped(number) if number else 'no'} {thing}{'s' * (number != 1)}"
 
 
 def score_text(facts: Facts, score: float | None) -> str:
@@ -38,22 +18,6 @@ def score_text(facts: Facts, score: float | None) -> str:
     return (
         f"{100 * score:.2f}\N{NO-BREAK SPACE}%" if facts.task == "classification" else f"{score:.4f}".replace("-", "−")
     )
-
-
-def loss_text(loss: float | None) -> str:
-    """A loss to four digits; a dash where there is none."""
-    return "–" if loss is None or not math.isfinite(loss) else f"{loss:.4g}"
-
-
-def time_text(seconds: float) -> str:
-    """A duration.
-
-    >>> time_text(0.217), time_text(12.4), time_text(3725)
-    ('0.22 s', '12 s', '62 min 5 s')
-    """
-    if seconds < 10:
-        return f"{seconds:.2f} s"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 
 def headline(facts: Facts, rows: Sequence[Row]) -> str:
