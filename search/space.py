@@ -47,7 +47,7 @@ class Space:
     max_blocks: int = 4
     widths: tuple[int, ...] = (16, 32, 64)
     activations: tuple[str, ...] = ("relu", "tanh", "gelu")
-    learning_rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 1.6e-2)
+    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
 
     def __post_init__(self) -> None:
         """Check, and turn lists into tuples."""
