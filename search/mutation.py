@@ -113,7 +113,7 @@ def _add_block(draft: _Draft, space: Space, rng: Generator) -> bool:
 
 def _remove_block(draft: _Draft, space: Space, rng: Generator) -> bool:
     """Its readers hear its sources instead, so that the output still hears what it heard."""
-    if not draft.widths:
+    if len(draft.widths) == space.min_blocks:
         return False
     blocks = list(range(len(draft.mask)))
     block = _pick(blocks[1:-1], rng)
@@ -137,7 +137,7 @@ def _split_block(draft: _Draft, space: Space, rng: Generator) -> bool:
 
 def _merge_blocks(draft: _Draft, space: Space, rng: Generator) -> bool:
     """One block with the sources and readers of two neighbours in the order, between which no other can stand."""
-    if len(draft.widths) < 2:
+    if len(draft.widths) < max(2, space.min_blocks + 1):
         return False
     blocks = list(range(len(draft.mask)))
     first = _pick(blocks[1:-2], rng)

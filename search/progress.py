@@ -17,6 +17,7 @@ from rich.text import Text
 
 from search.numbers import counted
 from search.run import BEST, LEDGER, Facts, Row, Settings, resuming
+from search.space import Space
 
 if TYPE_CHECKING:
     from search.study import Event, Result
@@ -53,8 +54,7 @@ def heading(settings: Settings, facts: Facts, note: str = "") -> Table:
             *zip(("data", *[""] * len(facts.lines)), facts.lines, strict=False),
             (
                 "space",
-                f"up to {space.max_blocks} hidden blocks of {_either(space.widths)} units, "
-                f"{_either(space.activations)}, any shortcuts",
+                f"{_hidden(space)} of {_either(space.widths)} units, {_either(space.activations)}, any shortcuts",
             ),
             ("", f"{facts.points:,} points, of which {facts.architectures:,} are different"),
             (
@@ -211,6 +211,18 @@ def _print_generation(console: Console, event: Event, facts: Facts) -> None:
         console.print(f"{event.done} trials, {event.elapsed:.1f} s, best so far: {best}", soft_wrap=True)
     elif event.stage == "rivals":
         console.print("training the winner's rivals")
+
+
+def _hidden(space: Space) -> str:
+    """How many hidden blocks a point has.
+
+    >>> _hidden(Space(4)), _hidden(Space(4, min_blocks=2)), _hidden(Space(1, min_blocks=1))
+    ('up to 4 hidden blocks', '2 to 4 hidden blocks', '1 hidden block')
+    """
+    if space.min_blocks == space.max_blocks:
+        return counted(space.max_blocks, "hidden block")
+    fewest = f"{space.min_blocks} to" if space.min_blocks else "up to"
+    return f"{fewest} {space.max_blocks} hidden blocks"
 
 
 def _either(choices: Sequence[object]) -> str:

@@ -21,17 +21,19 @@ Code = dict[str, Choice]
 
 @dataclass(frozen=True)
 class Space:
-    """All points with at most so many hidden blocks, of these widths and activations, with any shortcuts.
+    """All points with so many hidden blocks, of these widths and activations, with any shortcuts.
 
-    A point has from 0 to ``max_blocks`` hidden blocks; each has one of the widths and one of the activations; each pair
-    ``block_in < block_out`` of blocks, input and output among them, has a shortcut or not. No hidden block is a point
-    too: the linear model and the constant, which larger points come down to when all their hidden blocks are dropped.
+    A point has from ``min_blocks`` to ``max_blocks`` hidden blocks; each has one of the widths and one of the
+    activations; each pair ``block_in < block_out`` of blocks, input and output among them, has a shortcut or not. No
+    hidden block is a point too: the linear model and the constant, which larger points come down to when all their
+    hidden blocks are dropped.
 
     Parameters
     ----------
     max_blocks : most hidden blocks.
     widths, learning_rates : increasing, finite in number, so that the space can be counted.
     activations : names, none twice.
+    min_blocks : fewest hidden blocks, as the point is written: its canonical form may have fewer.
 
     Raises
     ------
@@ -48,11 +50,18 @@ class Space:
     widths: tuple[int, ...] = (16, 32, 64)
     activations: tuple[str, ...] = ("relu", "tanh", "gelu")
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
+    min_blocks: int = 0
 
     def __post_init__(self) -> None:
         """Check, and turn lists into tuples."""
-        if isinstance(self.max_blocks, bool) or not isinstance(self.max_blocks, int) or self.max_blocks < 0:
-            raise ValueError(f"got max_blocks={self.max_blocks!r}: it must be a whole number, 0 or more")
+        for name in ("max_blocks", "min_blocks"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                raise ValueError(f"got {name}={number!r}: it must be a whole number, 0 or more")
+        if self.min_blocks > self.max_blocks:
+            raise ValueError(
+                f"got min_blocks={self.min_blocks}, max_blocks={self.max_blocks}: the first must not be the larger"
+            )
         for name in ("widths", "activations", "learning_rates"):
             choices = getattr(self, name)
             if isinstance(choices, str) or not (choices := tuple(choices)):
@@ -78,7 +87,7 @@ class Space:
         """
         hidden = range(1, self.max_blocks + 1)
         return {
-            "blocks": tuple(range(self.max_blocks + 1)),
+            "blocks": tuple(range(self.min_blocks, self.max_blocks + 1)),
             **{f"width_{i}": self.widths for i in hidden},
             **{f"activation_{i}": self.activations for i in hidden},
             **{f"shortcut_{i}_{j}": (False, True) for i in range(1, self.max_blocks + 2) for j in range(i)},
@@ -134,7 +143,10 @@ class Space:
         return sum(self._counts())
 
     def count_classes(self) -> int:
-        """Number of different ``canonical(point)`` over all points, exactly; 0.1 s at 4 blocks, minutes from 6 on."""
+        """Number of different ``canonical(point)`` over all points, exactly; 0.1 s at 4 blocks, minutes from 6 on.
+
+        It does not depend on ``min_blocks``: a smaller network can be written with more blocks that nothing reads.
+        """
         return class_count(self.max_blocks, self.widths, len(self.activations)) * len(self.learning_rates)
 
     def sample(self, rng: np.random.Generator) -> Point:
@@ -146,19 +158,20 @@ class Space:
         evenly (22, 23, 25, 20 and 10 % in the default space).
         """
         counts = self._counts()
-        blocks = int(rng.choice(len(counts), p=[count / sum(counts) for count in counts]))
+        place = int(rng.choice(len(counts), p=[count / sum(counts) for count in counts]))
         drawn = self.draw(rng)
-        return self.decode({**drawn, "blocks": blocks})
+        return self.decode({**drawn, "blocks": self.min_blocks + place})
 
     def draw(self, rng: np.random.Generator) -> Code:
         """A code with each parameter drawn uniformly from its choices, the number of blocks too."""
         return {name: choices[int(rng.integers(len(choices)))] for name, choices in self.parameters.items()}
 
     def _counts(self) -> list[int]:
-        """Number of points with 0, 1, ... hidden blocks."""
+        """Number of points with ``min_blocks``, ... ``max_blocks`` hidden blocks."""
         labels = len(self.widths) * len(self.activations)
         return [
-            labels**n * 2 ** ((n + 1) * (n + 2) // 2) * len(self.learning_rates) for n in range(self.max_blocks + 1)
+            labels**n * 2 ** ((n + 1) * (n + 2) // 2) * len(self.learning_rates)
+            for n in range(self.min_blocks, self.max_blocks + 1)
         ]
 
     def _names(self, blocks: int) -> tuple[int, ...]:

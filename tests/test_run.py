@@ -65,6 +65,14 @@ def test_settings_and_facts_come_back(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [RUN]
 
 
+def test_settings_of_a_run_begun_when_spaces_had_no_fewest_blocks_come_back():
+    record = SETTINGS.to_dict()
+    del record["space"]["min_blocks"]
+    assert Settings.from_dict(record) == SETTINGS
+    some = replace(SETTINGS, space=Space(max_blocks=3, min_blocks=2))
+    assert Settings.from_dict(json.loads(json.dumps(some.to_dict()))) == some
+
+
 @given(records())
 def test_records_come_back_through_strict_json(record):
     stored = json.dumps(record.to_dict(), allow_nan=False)

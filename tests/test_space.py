@@ -96,7 +96,7 @@ def matcher(a, b):
 
 def everything(space):
     """Every point of a space, by its definition."""
-    for n in range(space.max_blocks + 1):
+    for n in range(space.min_blocks, space.max_blocks + 1):
         legal = np.tri(n + 2, k=-1, dtype=bool)
         for widths in itertools.product(space.widths, repeat=n):
             for activations in itertools.product(space.activations, repeat=n):
@@ -353,6 +353,8 @@ SMALL = [
     Space(max_blocks=2, widths=(2, 3, 7), activations=("relu",), learning_rates=(1e-3,)),
     Space(max_blocks=3, widths=(1,), activations=("relu", "tanh"), learning_rates=(1e-3,)),
     Space(max_blocks=3, widths=(2, 3), activations=("relu",), learning_rates=(1e-3,)),
+    Space(max_blocks=2, widths=(2, 3, 7), activations=("relu", "tanh"), learning_rates=(1e-3,), min_blocks=1),
+    Space(max_blocks=3, widths=(16,), activations=("relu",), learning_rates=(1e-3, 1e-2), min_blocks=3),
 ]
 
 
@@ -399,6 +401,17 @@ def test_codes_go_both_ways_with_names_that_never_change(seed):
     assert all(value in space.parameters[name] for name, value in space.encode(point).items())
 
 
+def test_a_space_of_a_fixed_number_of_blocks_has_a_point_for_every_mask():
+    space = Space(max_blocks=3, widths=(16,), activations=("relu",), learning_rates=(4e-3,), min_blocks=3)
+    assert space.count() == 2**10
+    rng, whole = np.random.default_rng(0), replace(space, min_blocks=0)
+    assert space.count_classes() == whole.count_classes()
+    assert {space.sample(rng).blocks for _ in range(50)} == {space.decode(space.draw(rng)).blocks for _ in range(50)}
+    assert space.sample(rng).blocks == 3
+    with pytest.raises(ValueError, match=r"blocks=0, which is not in the space: it has \(3,\)"):
+        space.encode(point_of((), (), shortcut_mask(None, 2), 4e-3))
+
+
 def test_a_point_outside_the_space_and_half_a_code_are_refused():
     space = Space(max_blocks=1, widths=(8,))
     with pytest.raises(ValueError, match="width_1=9, which is not in the space"):
@@ -409,16 +422,18 @@ def test_a_point_outside_the_space_and_half_a_code_are_refused():
         space.decode({"blocks": 0})
 
 
-def test_samples_are_uniform_over_points():
-    space = Space(max_blocks=1, widths=(8, 16), activations=("relu",), learning_rates=(1e-3, 1e-2))
+@pytest.mark.parametrize(("min_blocks", "points"), [(0, 36), (1, 32)])
+def test_samples_are_uniform_over_points(min_blocks, points):
+    space = Space(1, (8, 16), ("relu",), learning_rates=(1e-3, 1e-2), min_blocks=min_blocks)
     rng, draws = np.random.default_rng(0), 7200
     counts = dict.fromkeys(everything(space), 0)
     for _ in range(draws):
         counts[space.sample(rng)] += 1
     expected = draws / len(counts)
     statistic = sum((n - expected) ** 2 / expected for n in counts.values())
-    assert len(counts) == space.count() == 36
-    assert statistic < 35 + 5 * np.sqrt(2 * 35)  # chi-squared: mean 35, variance 70
+    freedom = points - 1
+    assert len(counts) == space.count() == points
+    assert statistic < freedom + 5 * np.sqrt(2 * freedom)  # chi-squared: its mean, and a variance of twice that
 
 
 @pytest.mark.parametrize(
@@ -426,6 +441,8 @@ def test_samples_are_uniform_over_points():
     [
         ({"max_blocks": -1}, "max_blocks=-1"),
         ({"max_blocks": True}, "max_blocks=True"),
+        ({"min_blocks": 0.5}, "min_blocks=0.5"),
+        ({"max_blocks": 2, "min_blocks": 3}, "min_blocks=3, max_blocks=2"),
         ({"widths": ()}, "at least one choice"),
         ({"widths": (32, 16)}, "increasing"),
         ({"widths": (0, 16)}, "width 0"),

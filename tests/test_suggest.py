@@ -1,5 +1,6 @@
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -142,7 +143,8 @@ def test_seeds_differ(strategy):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_space_with_single_choices_and_one_without_hidden_blocks(strategy):
-    for space in (Space(max_blocks=0), Space(max_blocks=1, widths=(8,), activations=("relu",), learning_rates=(1e-3,))):
+    single = Space(max_blocks=1, widths=(8,), activations=("relu",), learning_rates=(1e-3,))
+    for space in (Space(max_blocks=0), single, replace(single, max_blocks=3, min_blocks=3)):
         study = new_study(strategy, space=space)
         advance(study, until=45, together=5, space=space, objective=lambda point: float(point.mask.sum()))
         assert {tuple(t.params) for t in study.trials} == {tuple(space.parameters)}
@@ -274,18 +276,22 @@ def test_evolution_beats_random():
 # Mutations
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_a_mutation_stays_in_the_space(seed):
+@given(st.integers(0, 2**32 - 1), st.integers(0, 4))
+def test_a_mutation_stays_in_the_space(seed, min_blocks):
     rng = np.random.default_rng(seed)
-    point = SPACE.decode(SPACE.draw(rng))
-    child = mutate(point, SPACE, rng)
-    assert SPACE.decode(SPACE.encode(child)) == child
+    space = replace(SPACE, min_blocks=min_blocks)
+    point = space.decode(space.draw(rng))
+    for _ in range(5):
+        point = mutate(point, space, rng)
+        assert space.decode(space.encode(point)) == point
 
 
 def test_mutations_reach_every_point():
     for space in (
         Space(max_blocks=2, widths=(8,), activations=("relu",), learning_rates=(1e-3,)),
         Space(max_blocks=1, widths=(8, 16), activations=("relu", "tanh"), learning_rates=(1e-3, 1e-2)),
+        Space(max_blocks=2, widths=(8,), activations=("relu",), learning_rates=(1e-3,), min_blocks=1),
+        Space(max_blocks=2, widths=(8,), activations=("relu",), learning_rates=(1e-3,), min_blocks=2),
     ):
         rng = np.random.default_rng(0)
         point, seen = space.sample(rng), set()
