@@ -12,10 +12,10 @@ FOLDER = Path(__file__).parent / "results"
 PACKAGES = ("machgraph", "torch", "numpy", "optuna", "scikit-learn")
 
 
-def write(name: str, command: str, result: Any) -> Path:
-    """Write ``results/NAME.json`` with the result and all that it depends on."""
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}.json"
+def write(name: str, command: str, result: Any, folder: Path = FOLDER) -> Path:
+    """Write ``NAME.json`` into the folder, with the result and all that it depends on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     record = {"command": command, "date": datetime.now(UTC).date().isoformat(), "machine": machine(), "result": result}
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
