@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from machgraph import compiled
 from machgraph.activation import Activation, Pointwise, per_block
 from machgraph.architecture import Architecture, Machine
 from machgraph.lower import lowered, plain_is_wanted
@@ -120,6 +121,8 @@ class ParametricMachine(nn.Module, ABC):
         ------
         ValueError : too many channels or too few axes, sizes that differ, another dtype or device than the weights'.
         """
+        if slopes is None and compiled.serves(self, y0, z0):
+            return compiled.resolvent(self, y0, z0)
         y0 = self._checked(y0, "y0")
         batch, size = self._batch_and_size(y0)
         if z0 is not None:
@@ -129,23 +132,30 @@ class ParametricMachine(nn.Module, ABC):
                     f"got y0 of shape {tuple(y0.shape)} and z0 of shape {tuple(z0.shape)}: "
                     "they may differ in the number of channels alone"
                 )
-            z0 = self._filled(z0)
         if slopes is None and plain_is_wanted():
-            return lowered(self, self._filled(y0), z0)
-        plan = self.plan(size)
-        z0 = None if z0 is None else self._to_positions(z0, plan)
-        bias = None if self.bias is None else self.bias[None].to(y0.dtype)  # another dtype under autocast
-        matrices = self.weight.flatten(2).movedim(-1, 0) if self.dimensions else self.weight[None]
-        matrices = matrices[None].to(y0.dtype)
-        if slopes is None:
-            y, z = resolvent(plan, self.activation, matrices, bias, self._to_positions(y0, plan), z0)
-        else:
+            return lowered(self, self._filled(y0), None if z0 is None else self._filled(z0))
+        if slopes is not None:
             slopes = self._checked(slopes, "slopes")
             if slopes.shape != (*batch, self.partition.size, *size):
                 raise ValueError(
                     f"got slopes of shape {tuple(slopes.shape)}: give one for each entry of y, "
                     f"{(*batch, self.partition.size, *size)}"
                 )
+        return self.reference(self.weight, self.bias, y0, z0, slopes)
+
+    def reference(
+        self, weight: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None = None, slopes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """``solve`` in plain torch, with the weights given: on any device, and differentiable to every order."""
+        batch, size = self._batch_and_size(y0)
+        plan = self.plan(size)
+        z0 = None if z0 is None else self._to_positions(self._filled(z0), plan)
+        bias = None if bias is None else bias[None].to(y0.dtype)  # another dtype under autocast
+        matrices = weight.flatten(2).movedim(-1, 0) if self.dimensions else weight[None]
+        matrices = matrices[None].to(y0.dtype)
+        if slopes is None:
+            y, z = resolvent(plan, self.activation, matrices, bias, self._to_positions(y0, plan), z0)
+        else:
             y0, s = self._to_positions(self._filled(y0), plan), self._to_positions(slopes, plan)
             y, z = linear_resolvent(plan, matrices, s, y0 if bias is None else y0 + bias[..., None], z0)
         return self._from_positions(y, plan, batch, size), self._from_positions(z, plan, batch, size)

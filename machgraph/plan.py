@@ -22,6 +22,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from machgraph.kernels.program import Program
 
 Span = tuple[int, int]  # a half-open range
 
@@ -129,9 +133,26 @@ class Plan:
         return prod(self.grid)
 
     @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Positions from one place of each axis to the next."""
+        return tuple(prod(self.grid[axis + 1 :]) for axis in range(len(self.grid)))
+
+    @cached_property
+    def first(self) -> int:
+        """The first position that is not padding."""
+        return sum(before * stride for (before, _), stride in zip(self.margins, self.strides, strict=True))
+
+    @cached_property
     def dual(self) -> "Plan":
         """The program of the dual machine, to be run with ``W`` transposed (Theorem 3)."""
         return replace(self, instructions=tuple(step.adjoint() for step in reversed(self.instructions)))
+
+    @cached_property
+    def program(self) -> "Program":
+        """The plan as tables, which the compiled loop reads."""
+        from machgraph.kernels.program import program  # which knows plans
+
+        return program(self)
 
     @cached_property
     def products(self) -> tuple[Accumulate, ...]:

@@ -1,0 +1,191 @@
+"""The resolvent by the compiled loop, on the CPU: one call forward, and one back for the dual and all gradients.
+
+For machines of a few units the cost of a solution is what surrounds it, so this is an ``autograd.Function`` of the old
+kind around two calls. All else (transforms of ``torch.func``, forward mode, derivatives of derivatives, other devices
+and types, nonlinearities of one's own) goes by ``resolvent.py``, the reference that this is held to.
+"""
+
+import os
+import sys
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from machgraph.activation import ACTIVATIONS, Activation
+from machgraph.lower import plain_is_wanted
+from machgraph.plan import Plan
+
+if TYPE_CHECKING:
+    from machgraph.parametric import ParametricMachine
+
+Codes = NDArray[np.int64]
+Strides = tuple[int, int, int, int, int]
+
+LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+NO_TENSOR = (0, 0, (0, 0, 0, 0, 0))
+LARGE = 10**8  # operations from which on torch's threads, if there are more than two, are faster than one of these
+
+
+@cache
+def available() -> bool:
+    """Whether the loop can be compiled: numba is installed, and ``MACHGRAPH_COMPILED=0`` does not forbid it."""
+    return os.environ.get("MACHGRAPH_COMPILED", "1") != "0" and find_spec("numba") is not None
+
+
+def codes(activations: tuple[Activation, ...]) -> Codes | None:
+    """The numbers of nonlinearities in compiled code; ``None`` if one of them is not there."""
+    from machgraph.kernels.pointwise import CODES
+
+    if any(ACTIVATIONS.get(activation.name) is not activation for activation in activations):
+        return None
+    return np.array([CODES[activation.name] for activation in activations], dtype=np.int64)
+
+
+def serves(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> bool:
+    """Whether ``resolvent`` can solve the machine for this input, which is as it should be, and is the faster way."""
+    if not isinstance(y0, Tensor) or not available() or plain_is_wanted():
+        return False
+    weight = machine.weight
+    shape, channels = y0.shape, weight.shape[0]
+    return (
+        y0.dtype in LIKE
+        and y0.dtype == weight.dtype
+        and y0.is_cpu
+        and weight.is_cpu
+        and weight.is_contiguous()
+        and len(shape) == weight.dim()
+        and 1 <= shape[1] <= channels
+        and 0 not in shape
+        and (z0 is None or _fits(z0, y0, channels))
+        and (torch.get_num_threads() <= 2 or weight.numel() * y0.numel() < LARGE * shape[1])
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and _codes(machine) is not None
+    )
+
+
+def _fits(z0: Tensor, y0: Tensor, channels: int) -> bool:
+    (samples, own, *size), (samples_, _, *size_) = z0.shape, y0.shape
+    return (samples, size) == (samples_, size_) and own <= channels and z0.dtype == y0.dtype and z0.is_cpu
+
+
+def resolvent(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> tuple[Tensor, Tensor]:
+    """``(y, z)`` of ``machine.solve(y0, z0)``, for tensors ``(sample, channel, *size)`` of some of the channels."""
+    y, z = _Resolvent.apply(machine, machine.weight, machine.bias, y0, z0)  # type: ignore[no-untyped-call]
+    return y, z
+
+
+class _Resolvent(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, machine: "ParametricMachine", weight: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        plan = machine.plan(tuple(y0.shape[2:]))
+        shape = weight.shape[0], plan.taps, y0.shape[0]
+        y, z = _solution(plan, y0, shape[0]), _solution(plan, y0, shape[0])
+        call = LIKE[y0.dtype], plan.program.resolvent, _codes(machine), shape
+        bias_address = 0 if bias is None else bias.data_ptr()
+        memory = _memory(plan, y), _memory(plan, z)
+        _entry().forward(*call, _matrices(weight), bias_address, _tensor(y0), _tensor(z0), memory)
+        ctx.machine, ctx.plan, ctx.call = machine, plan, call
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(weight, bias, y0, z0, y, z)
+        return y, z
+
+    @staticmethod
+    def backward(ctx: Any, v0: Tensor | None, u0: Tensor | None) -> tuple[Tensor | None, ...]:
+        weight, bias, y0, z0, y, z = ctx.saved_tensors
+        if v0 is None and u0 is None:
+            return (None,) * 5
+        if torch.is_grad_enabled():
+            return (None, *_differentiable(ctx, (weight, bias, y0, z0), (v0, u0)))
+        (channels, taps, _), needed = ctx.call[-1], ctx.needs_input_grad
+        u, v = _solution(ctx.plan, y0, channels), _solution(ctx.plan, y0, channels)
+        Q = weight.new_empty((taps, channels, channels)) if needed[1] else None
+        b = torch.empty_like(bias) if needed[2] else None
+        memory = tuple(_memory(ctx.plan, x) for x in (y, z, u, v))
+        gradients = 0 if Q is None else Q.data_ptr(), 0 if b is None else b.data_ptr()
+        _entry().backward(*ctx.call, _matrices(weight), _tensor(v0), _tensor(u0), memory, gradients)
+        if Q is not None:
+            Q = Q[0] if weight.dim() == 2 else Q.permute(1, 2, 0).reshape(weight.shape)
+        return None, Q, b, _channels(v, y0), None if z0 is None else _channels(u, z0)
+
+
+def _differentiable(
+    ctx: Any, inputs: tuple[Tensor | None, ...], cotangents: tuple[Tensor | None, ...]
+) -> list[Tensor | None]:
+    """The gradients as functions that can be differentiated again: those of the reference, solved anew."""
+    solution = ctx.machine.reference(*inputs)
+    pairs = [(x, cotangent) for x, cotangent in zip(solution, cotangents, strict=True) if cotangent is not None]
+    wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
+    outputs, given = zip(*pairs, strict=True)
+    roots = [x for i in wanted if (x := inputs[i]) is not None]
+    found = torch.autograd.grad(outputs, roots, given, create_graph=True)
+    gradients: list[Tensor | None] = [None] * len(inputs)
+    for i, gradient in zip(wanted, found, strict=True):
+        gradients[i] = gradient
+    return gradients
+
+
+# ---- tensors as addresses ------------------------------------------------------------------------------------
+
+
+def _solution(plan: Plan, like: Tensor, channels: int) -> Tensor:
+    """Memory for ``[channel, position]``, padding included, seen as ``(sample, channel, *size)``.
+
+    Not a view for autograd: what changes it in place is found, and told, when the gradient is taken.
+    """
+    samples, _, *size = like.shape
+    row = plan.positions * samples
+    shape, strides = (samples, channels, *size), (1, row, *(samples * stride for stride in plan.strides))
+    if not plan.margins:
+        return torch.empty_strided(shape, strides, dtype=like.dtype)
+    memory = torch.empty(channels * row, dtype=like.dtype).untyped_storage()
+    return torch.empty(0, dtype=like.dtype).set_(memory, samples * plan.first, shape, strides)
+
+
+def _memory(plan: Plan, x: Tensor) -> int:
+    """Where the memory of a solution begins."""
+    return x.data_ptr() - x.element_size() * plan.first * x.shape[0]
+
+
+def _matrices(weight: Tensor) -> tuple[int, tuple[int, int, int]]:
+    out, in_, *taps = weight.stride()
+    return weight.data_ptr(), (out, in_, taps[-1] if taps else 0)
+
+
+def _tensor(x: Tensor | None) -> tuple[int, int, Strides]:
+    """Address, channels, and strides of sample, channel and three axes."""
+    if x is None:
+        return NO_TENSOR
+    sample, channel, *axes = x.stride()
+    return x.data_ptr(), x.shape[1], (sample, channel, *(0, 0, 0)[len(axes) :], *axes)  # type: ignore[return-value]
+
+
+def _channels(x: Tensor, like: Tensor) -> Tensor:
+    return x if x.shape[1] == like.shape[1] else x[:, : like.shape[1]]
+
+
+def _codes(machine: "ParametricMachine") -> Codes | None:
+    """The codes of a machine's activations, looked up once."""
+    known: tuple[tuple[Activation, ...], Codes | None] | None = machine.__dict__.get("_activation_codes")
+    if known is None or known[0] is not machine.activation:
+        known = machine.activation, codes(machine.activation)
+        machine.__dict__["_activation_codes"] = known
+    return known[1]
+
+
+@cache
+def _entry() -> Any:
+    """The compiled functions."""
+    from machgraph.kernels import entry, keep
+
+    keep.announce(lambda text: print(text, file=sys.stderr))
+    return entry

@@ -1,0 +1,1 @@
+"""The loop over a plan, compiled for the CPU by numba; it knows arrays and tables, and no torch."""

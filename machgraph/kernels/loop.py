@@ -1,0 +1,147 @@
+"""The loop over a plan, compiled: one program for all architectures, which reads the plan as a table.
+
+Arrays: ``W[tap, channel_out, channel_in]`` with any strides; ``Y, Z, U, V[channel, position]`` contiguous, a position
+being a time or pixel crossed with the samples, samples innermost. The same loop solves the machine and its dual.
+"""
+
+from typing import Any
+
+from numba import njit
+
+from machgraph.kernels.pointwise import add_activated, add_weighed
+from machgraph.kernels.product import add_outer, add_product
+from machgraph.kernels.program import (
+    ACCUMULATE,
+    ACTIVATE,
+    BLOCK,
+    CLEAR,
+    COLUMN,
+    COLUMN_END,
+    DUAL,
+    INPUT,
+    INPUT_END,
+    KIND,
+    OFFSET,
+    REPEAT,
+    ROW,
+    ROW_END,
+    TAP,
+    WRAP,
+)
+
+
+def _solver(transposed: bool, activate: Any) -> Any:
+    """The loop, with W or its transpose, and with what it does for ``Z[box] += σ(Y[box])``."""
+
+    @njit(error_model="numpy")
+    def solve(table, border, samples, W, Y, Z, codes, arrays):
+        i = 0
+        while i < len(table):
+            repeated = table[i, KIND] == REPEAT
+            body, turns, stride = (table[i, 1], table[i, 2], table[i, 3]) if repeated else (1, 1, 0)
+            i += repeated
+            for turn in range(turns):
+                for j in range(i, i + body):
+                    step = table[j]
+                    rows = slice(step[ROW], step[ROW_END])
+                    first = samples * (step[COLUMN] + turn * stride)
+                    last = samples * (step[COLUMN_END] + turn * stride)
+                    if step[KIND] == ACCUMULATE:
+                        inputs, offset = slice(step[INPUT], step[INPUT_END]), samples * step[OFFSET]
+                        left = W[step[TAP], inputs, rows].T if transposed else W[step[TAP], rows, inputs]
+                        add_product(Y[rows, first:last], left, Z[inputs, first + offset : last + offset])
+                    elif step[KIND] == ACTIVATE:
+                        activate(codes[step[BLOCK]], step[ROW], step[ROW_END], first, last, Y, Z, arrays)
+                    elif step[KIND] == CLEAR:
+                        _clear(Y if step[DUAL] else Z, step, border, samples)
+                    elif step[KIND] == WRAP:
+                        _wrap(Z, step, border, samples)
+                    else:
+                        _fold(Y, step, border, samples)
+            i += body
+
+    return solve
+
+
+def _boxed(pointwise: Any) -> Any:
+    """A pointwise operation over a box, as one long row where its rows lie together."""
+
+    @njit(error_model="numpy", inline="always")
+    def activate(code, row, row_end, first, last, Y, Z, arrays):
+        if first == 0 and last == Y.shape[1]:
+            rows = slice(row, row_end)
+            pointwise(code, Y[rows].ravel(), Z[rows].ravel(), arrays[rows].ravel())
+        else:
+            for i in range(row, row_end):
+                pointwise(code, Y[i, first:last], Z[i, first:last], arrays[i, first:last])
+
+    return activate
+
+
+@njit(error_model="numpy", inline="always")
+def _sigma(code, y, z, _):
+    add_activated(code, y, z)
+
+
+@njit(error_model="numpy", inline="always")
+def _sigma_dual(code, u, v, y):
+    add_weighed(code, y, u, v)
+
+
+@njit(error_model="numpy", inline="always")
+def _slopes(_, y, z, s):
+    for i in range(len(y)):
+        z[i] += s[i] * y[i]
+
+
+# y = W z + y0, z = σ(y) + z0;    u = W* v + u0, v = σ'(y) ⊙ u + v0;    y = W z + y0, z = s ⊙ y + z0
+solve = _solver(transposed=False, activate=_boxed(_sigma))
+solve_dual = _solver(transposed=True, activate=_boxed(_sigma_dual))
+solve_linear = _solver(transposed=False, activate=_boxed(_slopes))
+
+
+@njit(error_model="numpy")
+def add_weight_gradient(products, samples, Q, V, Z):
+    """``Q += V Z*`` where the plan reads weights (eq. 14); the rows of ``Q`` are contiguous."""
+    for i in range(len(products)):
+        step = products[i]
+        rows, inputs, offset = (
+            slice(step[ROW], step[ROW_END]),
+            slice(step[INPUT], step[INPUT_END]),
+            samples * step[OFFSET],
+        )
+        first, last = samples * step[COLUMN], samples * step[COLUMN_END]
+        add_outer(Q[step[TAP], rows, inputs], V[rows, first:last], Z[inputs, first + offset : last + offset])
+
+
+@njit(error_model="numpy", fastmath={"reassoc", "contract"})
+def total(row):
+    """The sum of a contiguous row."""
+    sum_ = row.dtype.type(0)
+    for value in row:
+        sum_ += value
+    return sum_
+
+
+@njit(error_model="numpy")
+def _clear(X, step, border, samples):
+    for i in range(step[ROW], step[ROW_END]):
+        for run in border:
+            X[i, samples * run[0] : samples * (run[0] + run[1])] = 0
+
+
+@njit(error_model="numpy")
+def _wrap(X, step, border, samples):
+    for i in range(step[ROW], step[ROW_END]):
+        for run in border:
+            for j in range(samples * run[1]):
+                X[i, samples * run[0] + j] = X[i, samples * run[2] + j]
+
+
+@njit(error_model="numpy")
+def _fold(X, step, border, samples):
+    for i in range(step[ROW], step[ROW_END]):
+        for run in border:
+            for j in range(samples * run[1]):
+                X[i, samples * run[2] + j] += X[i, samples * run[0] + j]
+                X[i, samples * run[0] + j] = 0
