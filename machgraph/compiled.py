@@ -49,7 +49,7 @@ def codes(activations: tuple[Activation, ...]) -> Codes | None:
 
 def serves(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> bool:
     """Whether ``resolvent`` can solve the machine for this input, which is as it should be, and is the faster way."""
-    if not isinstance(y0, Tensor) or not available() or plain_is_wanted():
+    if plain_is_wanted() or not available() or not isinstance(y0, Tensor):
         return False
     weight = machine.weight
     shape, channels = y0.shape, weight.shape[0]
@@ -104,7 +104,7 @@ class _Resolvent(torch.autograd.Function):
         weight, bias, y0, z0, y, z = ctx.saved_tensors
         if v0 is None and u0 is None:
             return (None,) * 5
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or _is_wrapped(v0) or _is_wrapped(u0):
             return (None, *_differentiable(ctx, (weight, bias, y0, z0), (v0, u0)))
         (channels, taps, _), needed = ctx.call[-1], ctx.needs_input_grad
         u, v = _solution(ctx.plan, y0, channels), _solution(ctx.plan, y0, channels)
@@ -122,16 +122,24 @@ def _differentiable(
     ctx: Any, inputs: tuple[Tensor | None, ...], cotangents: tuple[Tensor | None, ...]
 ) -> list[Tensor | None]:
     """The gradients as functions that can be differentiated again: those of the reference, solved anew."""
-    solution = ctx.machine.reference(*inputs)
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        solution = ctx.machine.reference(*inputs)
     pairs = [(x, cotangent) for x, cotangent in zip(solution, cotangents, strict=True) if cotangent is not None]
     wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
     outputs, given = zip(*pairs, strict=True)
     roots = [x for i in wanted if (x := inputs[i]) is not None]
-    found = torch.autograd.grad(outputs, roots, given, create_graph=True)
+    found = torch.autograd.grad(outputs, roots, given, create_graph=create_graph)
     gradients: list[Tensor | None] = [None] * len(inputs)
     for i, gradient in zip(wanted, found, strict=True):
         gradients[i] = gradient
     return gradients
+
+
+def _is_wrapped(x: Tensor | None) -> bool:
+    """Whether a transform runs over the backward pass, as for batches of cotangents; such a tensor has no memory."""
+    functorch = torch._C._functorch
+    return x is not None and (functorch.is_functorch_wrapped_tensor(x) or functorch.is_legacy_batchedtensor(x))
 
 
 # ---- tensors as addresses ------------------------------------------------------------------------------------

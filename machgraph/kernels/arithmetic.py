@@ -6,6 +6,7 @@ of float32, and 1e-14 relative in float64; infinities and what is not a number c
 """
 
 from collections.abc import Iterable
+from functools import cache
 from math import factorial, log, pi
 from types import SimpleNamespace
 from typing import Any
@@ -53,6 +54,7 @@ def _polynomial(coefficients: Iterable[float]) -> Any:
     return polynomial
 
 
+@cache
 def arithmetic(real: Any) -> SimpleNamespace:
     """``exp, expm1, tanh, sigmoid, softplus, normal, density, sine`` of one number, for float32 or float64."""
     single = real is np.float32

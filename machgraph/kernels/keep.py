@@ -27,6 +27,16 @@ def kept(function: Callable[..., Any]) -> Any:
         return njit(function, error_model="numpy", nogil=True)
 
 
+def named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function made by another, under a name of its own.
+
+    Compiled code that was kept by several processes is put together by the names of functions and the types of their
+    arguments, so functions that differ in neither would be taken for one another.
+    """
+    function.__qualname__ = f"{function.__qualname__}.{name}"
+    return function
+
+
 def announce(tell: Callable[[str], object]) -> None:
     """Tell, when something of this folder is compiled for the first time, why that takes a while."""
     event.register("numba:compile", _Announcer(tell))

@@ -8,6 +8,7 @@ from typing import Any
 
 from numba import njit
 
+from machgraph.kernels.keep import named
 from machgraph.kernels.pointwise import add_activated, add_weighed
 from machgraph.kernels.product import add_outer, add_product
 from machgraph.kernels.program import (
@@ -30,10 +31,9 @@ from machgraph.kernels.program import (
 )
 
 
-def _solver(transposed: bool, activate: Any) -> Any:
+def _solver(name: str, transposed: bool, activate: Any) -> Any:
     """The loop, with W or its transpose, and with what it does for ``Z[box] += σ(Y[box])``."""
 
-    @njit(error_model="numpy")
     def solve(table, border, samples, W, Y, Z, codes, arrays):
         i = 0
         while i < len(table):
@@ -60,7 +60,7 @@ def _solver(transposed: bool, activate: Any) -> Any:
                         _fold(Y, step, border, samples)
             i += body
 
-    return solve
+    return njit(named(name, solve), error_model="numpy")
 
 
 def _boxed(pointwise: Any) -> Any:
@@ -88,16 +88,9 @@ def _sigma_dual(code, u, v, y):
     add_weighed(code, y, u, v)
 
 
-@njit(error_model="numpy", inline="always")
-def _slopes(_, y, z, s):
-    for i in range(len(y)):
-        z[i] += s[i] * y[i]
-
-
-# y = W z + y0, z = σ(y) + z0;    u = W* v + u0, v = σ'(y) ⊙ u + v0;    y = W z + y0, z = s ⊙ y + z0
-solve = _solver(transposed=False, activate=_boxed(_sigma))
-solve_dual = _solver(transposed=True, activate=_boxed(_sigma_dual))
-solve_linear = _solver(transposed=False, activate=_boxed(_slopes))
+# y = W z + y0, z = σ(y) + z0;    u = W* v + u0, v = σ'(y) ⊙ u + v0;
+solve = _solver("forward", transposed=False, activate=_boxed(_sigma))
+solve_dual = _solver("dual", transposed=True, activate=_boxed(_sigma_dual))
 
 
 @njit(error_model="numpy")

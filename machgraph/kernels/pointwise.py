@@ -7,6 +7,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from machgraph.kernels.arithmetic import FAR_ANGLE, arithmetic
+from machgraph.kernels.keep import named
 
 NAMES = ("identity", "tanh", "sigmoid", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "sine")
 CODES = {name: code for code, name in enumerate(NAMES)}
@@ -56,11 +57,10 @@ def _functions(real: Any) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _chosen(loops: list[Any]) -> Any:
+def _chosen(name: str, loops: list[Any]) -> Any:
     """One function of a code that calls the loop of that number. Written out, in one: each layer would be compiled."""
     a, b, c, d, e, f, g, h, i, j = loops
 
-    @njit
     def choose(code: int, x: Any, y: Any, z: Any) -> None:
         if code == 0:
             a(x, y, z)
@@ -83,35 +83,37 @@ def _chosen(loops: list[Any]) -> Any:
         else:
             j(x, y, z)
 
-    return choose
+    return njit(named(name, choose))
 
 
-def _activating(function: Any) -> Any:
-    function = function if hasattr(function, "py_func") else njit(function, error_model="numpy", forceinline=True)
+def _scalar(name: str, function: Any) -> Any:
+    compiled = hasattr(function, "py_func")
+    return function if compiled else njit(named(name, function), error_model="numpy", forceinline=True)
 
-    @njit(error_model="numpy")
+
+def _activating(name: str, function: Any) -> Any:
+    function = _scalar(name, function)
+
     def loop(y: Any, z: Any, _: Any) -> None:
         for i in range(len(y)):
             z[i] += function(y[i])
 
-    return loop
+    return njit(named(name, loop), error_model="numpy")
 
 
-def _weighing(function: Any) -> Any:
-    function = function if hasattr(function, "py_func") else njit(function, error_model="numpy", forceinline=True)
+def _weighing(name: str, function: Any) -> Any:
+    function = _scalar(name + " slope", function)
 
-    @njit(error_model="numpy", fastmath={"contract"})
     def loop(y: Any, u: Any, v: Any) -> None:
         for i in range(len(y)):
             v[i] += function(y[i]) * u[i]
 
-    return loop
+    return njit(named(name, loop), error_model="numpy", fastmath={"contract"})
 
 
-def _near_or_far(near: Any, far: Any) -> Any:
+def _near_or_far(name: str, near: Any, far: Any) -> Any:
     """The loop to be taken if all angles are near, and else the other."""
 
-    @njit
     def loop(y: Any, x: Any, z: Any) -> None:
         for i in range(len(y)):
             if not abs(y[i]) < FAR_ANGLE:
@@ -119,17 +121,17 @@ def _near_or_far(near: Any, far: Any) -> Any:
                 return
         near(y, x, z)
 
-    return loop
+    return njit(named(name, loop))
 
 
 def _loops(real: Any) -> tuple[Any, Any]:
     """For all codes: σ, and σ' times something."""
     functions = _functions(real)
-    activating = [_activating(functions[name][0]) for name in NAMES]
-    weighing = [_weighing(functions[name][1]) for name in NAMES]
-    activating[-1] = _near_or_far(activating[-1], _activating(lambda y: np.sin(y)))
-    weighing[-1] = _near_or_far(weighing[-1], _weighing(lambda y: np.cos(y)))
-    return _chosen(activating), _chosen(weighing)
+    activating = [_activating(name, functions[name][0]) for name in NAMES]
+    weighing = [_weighing(name, functions[name][1]) for name in NAMES]
+    activating[-1] = _near_or_far("σ", activating[-1], _activating("far", lambda y: np.sin(y)))
+    weighing[-1] = _near_or_far("σ'", weighing[-1], _weighing("far", lambda y: np.cos(y)))
+    return _chosen("σ", activating), _chosen("σ'", weighing)
 
 
 _LOOPS = {types.float32: _loops(np.float32), types.float64: _loops(np.float64)}

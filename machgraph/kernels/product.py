@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from machgraph.kernels.keep import named
 from machgraph.kernels.tiles import ROWS, SIDE, VECTOR_BYTES, copy_tile, inner_tile, outer_tile
 
 # A block of each operand that fits into the second cache: so many entries of a sum, and of rows beside it.
@@ -18,7 +19,6 @@ def _panel(vectors: int, masked: bool) -> Any:
     most = outer_tile(ROWS, vectors, masked)
     four, two, one = (outer_tile(rows, vectors, masked) for rows in (4, 2, 1))
 
-    @njit
     def panel(like, columns, M, K, A, a_i, a_k, B, b_k, C, c_i, size):
         i = 0
         while i + ROWS <= M:
@@ -33,7 +33,7 @@ def _panel(vectors: int, masked: bool) -> Any:
         if i < M:
             one(like, columns, K, A + size * i * a_i, a_i, a_k, B, b_k, C + size * i * c_i, c_i)
 
-    return panel
+    return njit(named(f"{vectors}{masked}", panel))
 
 
 _two_vectors, _one_vector, _part_of_a_vector = _panel(2, False), _panel(1, False), _panel(1, True)
