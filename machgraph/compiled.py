@@ -193,7 +193,15 @@ def _codes(machine: "ParametricMachine") -> Codes | None:
 @cache
 def _entry() -> Any:
     """The compiled functions."""
-    from machgraph.kernels import entry, keep
+    announce()
+    from machgraph.kernels import entry
+
+    return entry
+
+
+@cache
+def announce() -> None:
+    """Have it told on stderr, once, when something is compiled."""
+    from machgraph.kernels import keep
 
     keep.announce(lambda text: print(text, file=sys.stderr))
-    return entry

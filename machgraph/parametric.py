@@ -11,7 +11,7 @@ from machgraph.activation import Pointwise
 from machgraph.architecture import Architecture
 from machgraph.boxes import Padding, convolution_plan, dense_plan, margins, recurrent_plan
 from machgraph.parametric_machine import ParametricMachine as ParametricMachine
-from machgraph.partition import Mask, channel_mask, lag_mask, shortcut_mask
+from machgraph.partition import Mask, Partition, channel_mask, lag_mask, shortcut_mask
 from machgraph.plan import Plan
 from machgraph.recurrence import Recurrence
 
@@ -57,9 +57,9 @@ class DenseMachine(ParametricMachine):
         super().__init__()
         self._set(widths, activation, lambda n: shortcut_mask(shortcuts, n), (), bias, generator, device, dtype)
 
-    def plan(self, size: tuple[int, ...] = ()) -> Plan:
+    def plan_of(self, partition: Partition, shortcuts: Mask, size: tuple[int, ...] = ()) -> Plan:
         """The instructions of algorithm 1."""
-        return dense_plan(self.partition, self.shortcuts)
+        return dense_plan(partition, shortcuts)
 
     @property
     def weight_mask(self) -> Mask:
@@ -118,7 +118,7 @@ class ConvMachine(ParametricMachine):
         kernel = self.kernel_size
         self._set(widths, activation, lambda n: shortcut_mask(shortcuts, n), kernel, bias, generator, device, dtype)
 
-    def plan(self, size: tuple[int, ...]) -> Plan:
+    def plan_of(self, partition: Partition, shortcuts: Mask, size: tuple[int, ...]) -> Plan:
         """One box a block, over all positions."""
         if self.padding == "circular":
             for extent, sides in zip(size, margins(self.kernel_size, self.dilation, self.padding), strict=True):
@@ -127,7 +127,7 @@ class ConvMachine(ParametricMachine):
                         f"got {extent} positions for a circular kernel that reaches {max(sides)} beyond: "
                         "give more positions, or a smaller kernel_size or dilation"
                     )
-        return convolution_plan(self.partition, self.shortcuts, size, self.kernel_size, self.dilation, self.padding)
+        return convolution_plan(partition, shortcuts, size, self.kernel_size, self.dilation, self.padding)
 
     @property
     def weight_mask(self) -> Mask:
@@ -196,9 +196,9 @@ class RecurrentMachine(ParametricMachine):
 
         self._set(widths, activation, mask, (self.lags + 1,), bias, generator, device, dtype)
 
-    def plan(self, size: tuple[int, ...]) -> Plan:
+    def plan_of(self, partition: Partition, shortcuts: Mask, size: tuple[int, ...]) -> Plan:
         """Loops over time where a block hears its own past, all of time at once elsewhere."""
-        return recurrent_plan(self.partition, self.shortcuts, size[0], self.timeblock)
+        return recurrent_plan(partition, shortcuts, size[0], self.timeblock)
 
     @property
     def architecture(self) -> Recurrence:  # type: ignore[override]  # the words of a sum, of one turn of the loop

@@ -74,9 +74,13 @@ class ParametricMachine(nn.Module, ABC):
         self._shortcuts.setflags(write=False)  # a change in place would go unseen
         self._heard = _nested(mask.tolist())  # the same in tuples: compilers can't look into an array
 
-    @abstractmethod
-    def plan(self, size: tuple[int, ...]) -> Plan:
+    def plan(self, size: tuple[int, ...] = ()) -> Plan:
         """The instructions that solve this machine on positions of this size."""
+        return self.plan_of(self.partition, self.shortcuts, size)
+
+    @abstractmethod
+    def plan_of(self, partition: Partition, shortcuts: Mask, size: tuple[int, ...]) -> Plan:
+        """The plan of a machine of this kind, with this one's kernel, but another partition and mask."""
 
     @property
     @abstractmethod
@@ -151,14 +155,17 @@ class ParametricMachine(nn.Module, ABC):
         plan = self.plan(size)
         z0 = None if z0 is None else self._to_positions(self._filled(z0), plan)
         bias = None if bias is None else bias[None].to(y0.dtype)  # another dtype under autocast
-        matrices = weight.flatten(2).movedim(-1, 0) if self.dimensions else weight[None]
-        matrices = matrices[None].to(y0.dtype)
+        matrices = self.matrices(weight)[None].to(y0.dtype)
         if slopes is None:
             y, z = resolvent(plan, self.activation, matrices, bias, self._to_positions(y0, plan), z0)
         else:
             y0, s = self._to_positions(self._filled(y0), plan), self._to_positions(slopes, plan)
             y, z = linear_resolvent(plan, matrices, s, y0 if bias is None else y0 + bias[..., None], z0)
         return self._from_positions(y, plan, batch, size), self._from_positions(z, plan, batch, size)
+
+    def matrices(self, weight: Tensor) -> Tensor:
+        """A weight as one matrix for each tap of the plan, ``[tap, channel_out, channel_in]``."""
+        return weight.flatten(2).movedim(-1, 0) if self.dimensions else weight[None]
 
     def forward(self, y0: Tensor) -> Tensor:
         """``z`` of ``solve``: all of machine space, ``(*batch, channels, *size)``."""

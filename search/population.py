@@ -5,20 +5,22 @@ A candidate sees the same batches and begins from the same weights as when it is
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from machgraph.parametric import DenseMachine
+from machgraph.population import Candidate, Population
+from machgraph.training import Batches, Objective, Optimizer, batches
 from search.data import Dataset, Part
 from search.point import Point
 from search.recipe import Recipe
-from search.stack import Candidate, Stack, Status, bias_of
 
-SMALL_BATCH = 64  # with larger ones the arithmetic counts, not the steps: then padding costs more than stacking saves
+CHUNK = 1024  # samples that are measured at once
+
+Status = Literal["complete", "stopped", "halved", "diverged"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Outcome:
     loss, score : on the validation part after its best epoch: cross-entropy and accuracy, or mean squared error (the
         training part's variance is 1) and R². Not a number if it diverged at once.
     curve : validation loss after each epoch.
-    seconds : its share of the population's time.
+    seconds : that a thread took for it.
     weight, bias : of its machine after its best epoch.
     """
 
@@ -62,16 +64,16 @@ def trained(point: Point, dataset: Dataset, outcome: Outcome) -> DenseMachine:
     machine = build(point, dataset, seed=0)
     with torch.no_grad():
         machine.weight.copy_(outcome.weight)
-        bias_of(machine).copy_(outcome.bias)
+        _bias(machine).copy_(outcome.bias)
     return machine
 
 
 def evaluate(machine: DenseMachine, dataset: Dataset, part: Part) -> tuple[float, float]:
     """Loss and score of one machine on a part of the data, as in ``Outcome``."""
-    with torch.no_grad():
-        outputs = machine.output(machine(torch.from_numpy(part.x)))
-    losses, scores = _losses_and_scores(outputs.T[None], torch.from_numpy(part.y), dataset)
-    return losses[0], scores[0]
+    population = Population(_objective(dataset), threads=1)
+    population.enter(machine, Optimizer())
+    (result,) = population.measure(_parts(part, dataset))
+    return _scored(*result, part, dataset)
 
 
 def train(
@@ -95,91 +97,99 @@ def train(
     -------
     One outcome a candidate, in their order.
     """
-    if not points:
-        return []
-    machines = [build(point, dataset, seed) for point in points]
-    together = len(points) if recipe.batch_size <= SMALL_BATCH else 1
-    groups = [slice(i, i + together) for i in range(0, len(points), together)]
-    stacks = [Stack(points[group], machines[group]) for group in groups]
-    candidates = [candidate for stack in stacks for candidate in stack.candidates]
-    x, y = torch.from_numpy(dataset.train.x).T.contiguous(), torch.from_numpy(dataset.train.y)
-    x_validation, y_validation = torch.from_numpy(dataset.validation.x).T, torch.from_numpy(dataset.validation.y)
+    population = Population(_objective(dataset, recipe.label_smoothing))
+    runners = []
+    for point in points:
+        machine = build(point, dataset, seed)
+        settings = Optimizer("adamw", learning_rate=point.learning_rate, weight_decay=recipe.weight_decay)
+        runners.append(_Runner(machine, population.enter(machine, settings)))
+    running, validation = runners, _parts(dataset.validation, dataset)
+    x, y = _tensors(dataset.train, dataset)
     order = torch.Generator().manual_seed(seed)
     size, steps = min(recipe.batch_size, len(y)), recipe.steps(len(y))
-    for epoch in range(recipe.epochs):
+    for epoch in range(recipe.epochs if points else 0):
         shuffled = torch.randperm(len(y), generator=order)
-        batches = shuffled[: steps * size].view(steps, size)
-        rates = [recipe.rate((epoch * steps + step) / (recipe.epochs * steps)) for step in range(steps)]
-        for stack in stacks:
-            began = perf_counter()
-            for batch, rate in zip(batches, rates, strict=True):
-                losses = _training_losses(stack.outputs(x[:, batch]), y[batch], dataset, recipe)
-                stack.descend(losses, rate, recipe.weight_decay)
-            with torch.no_grad():
-                results = _losses_and_scores(stack.outputs(x_validation), y_validation, dataset)
-            stack.record(*results, perf_counter() - began)
-        leavers = _leavers([candidate for stack in stacks for candidate in stack.running], epoch + 1, recipe)
-        for stack in stacks:
-            stack.drop(leavers)
-        stacks = [stack for stack in stacks if stack.running]
-        progress(epoch + 1, sum(len(stack.running) for stack in stacks))
-        if not stacks:
+        (data,) = batches(x, y, size, shuffled[: steps * size])
+        population.descend(data, [recipe.rate((epoch * steps + k) / (recipe.epochs * steps)) for k in range(steps)])
+        for runner, result in zip(running, population.measure(validation), strict=True):
+            runner.record(*_scored(*result, dataset.validation, dataset))
+        leavers = _leavers(running, epoch + 1, recipe)
+        population.leave([runner.candidate for runner in leavers])
+        running = [runner for runner in running if runner not in leavers]
+        progress(epoch + 1, len(running))
+        if not running:
             break
-    return [_outcome(candidate) for candidate in candidates]
+    return [runner.outcome() for runner in runners]
 
 
-def _outcome(candidate: Candidate) -> Outcome:
-    machine, curve = candidate.machine, tuple(candidate.curve)
-    return Outcome(
-        candidate.status, len(curve), candidate.loss, candidate.score, curve, candidate.seconds,
-        machine.weight.detach(), bias_of(machine).detach(),
-    )  # fmt: skip
+@dataclass(eq=False)
+class _Runner:
+    """How a candidate fares; its machine holds the weights of its best epoch."""
+
+    machine: DenseMachine
+    candidate: Candidate
+    status: Status = "complete"
+    loss: float = float("nan")
+    score: float = float("nan")
+    best_epoch: int = 0
+    curve: list[float] = field(default_factory=list)
+
+    def record(self, loss: float, score: float) -> None:
+        """Take down an epoch's result, and the weights if it was never better."""
+        self.curve.append(loss)
+        if loss < self.loss or (np.isnan(self.loss) and np.isfinite(loss)):
+            self.loss, self.score, self.best_epoch = loss, score, len(self.curve)
+            self.candidate.store()
+
+    def outcome(self) -> Outcome:
+        weight, bias = self.machine.weight.detach(), _bias(self.machine).detach()
+        curve, seconds = tuple(self.curve), self.candidate.seconds
+        return Outcome(self.status, len(curve), self.loss, self.score, curve, seconds, weight, bias)
 
 
-# ---- who leaves --------------------------------------------------------------------------------------------
-
-
-def _leavers(running: Sequence[Candidate], epoch: int, recipe: Recipe) -> list[Candidate]:
+def _leavers(running: Sequence[_Runner], epoch: int, recipe: Recipe) -> list[_Runner]:
     """Mark and return those who go no further: diverged, stopped early, or not among the best of a rung."""
     leaving = []
-    for candidate in running:
-        if not np.isfinite(candidate.curve[-1]):
-            candidate.status = "diverged"
-        elif recipe.patience is not None and epoch - candidate.best_epoch >= recipe.patience and epoch < recipe.epochs:
-            candidate.status = "stopped"
+    for runner in running:
+        if not np.isfinite(runner.curve[-1]):
+            runner.status = "diverged"
+        elif recipe.patience is not None and epoch - runner.best_epoch >= recipe.patience and epoch < recipe.epochs:
+            runner.status = "stopped"
         else:
             continue
-        leaving.append(candidate)
+        leaving.append(runner)
     if epoch in recipe.rungs:
-        staying = sorted((c for c in running if c not in leaving), key=lambda candidate: candidate.loss)
-        for candidate in staying[-(-len(staying) // recipe.reduction) :]:
-            candidate.status = "halved"
-            leaving.append(candidate)
+        staying = sorted((runner for runner in running if runner not in leaving), key=lambda runner: runner.loss)
+        for runner in staying[-(-len(staying) // recipe.reduction) :]:
+            runner.status = "halved"
+            leaving.append(runner)
     return leaving
 
 
-# ---- losses ------------------------------------------------------------------------------------------------
+# ---- data ------------------------------------------------------------------------------------------------------
 
 
-def _training_losses(outputs: Tensor, y: Tensor, dataset: Dataset, recipe: Recipe) -> Tensor:
-    """What each candidate descends on: ``[population]`` from outputs ``[population, n_outputs, samples]``."""
+def _objective(dataset: Dataset, label_smoothing: float = 0.0) -> Objective:
     if dataset.task == "regression":
-        return (outputs[:, 0] - y).square().mean(-1)
-    return _cross_entropies(outputs, y, recipe.label_smoothing)
+        return Objective("squared_error")
+    return Objective("cross_entropy", label_smoothing=label_smoothing)
 
 
-def _losses_and_scores(outputs: Tensor, y: Tensor, dataset: Dataset) -> tuple[list[float], list[float]]:
-    if dataset.task == "regression":
-        losses = (outputs[:, 0] - y).square().mean(-1)
-        scores = 1 - losses / (y - y.mean()).square().mean()
-    else:
-        losses = _cross_entropies(outputs, y, 0.0)
-        scores = (outputs.argmax(1) == y).float().mean(-1)
-    return losses.tolist(), scores.tolist()
+def _tensors(part: Part, dataset: Dataset) -> tuple[Tensor, Tensor]:
+    x, y = torch.from_numpy(part.x), torch.from_numpy(part.y)
+    return x, y[:, None] if dataset.task == "regression" else y
 
 
-def _cross_entropies(outputs: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
-    population, classes, samples = outputs.shape
-    logits = outputs.transpose(1, 2).reshape(-1, classes)
-    losses = F.cross_entropy(logits, y.repeat(population), reduction="none", label_smoothing=label_smoothing)
-    return losses.view(population, samples).mean(-1)
+def _parts(part: Part, dataset: Dataset) -> tuple[Batches, ...]:
+    return batches(*_tensors(part, dataset), CHUNK)
+
+
+def _scored(loss: float, hits: float, part: Part, dataset: Dataset) -> tuple[float, float]:
+    """Loss and accuracy, or mean squared error and R²."""
+    return loss, 1 - loss / float(part.y.var()) if dataset.task == "regression" else hits
+
+
+def _bias(machine: DenseMachine) -> Tensor:
+    """Every candidate has one."""
+    assert machine.bias is not None
+    return machine.bias

@@ -19,7 +19,6 @@ from search.point import canonical
 from search.population import Outcome, build, evaluate, train, trained
 from search.recipe import Recipe
 from search.run import Settings
-from search.stack import bias_of
 from search.suggest import STRATEGIES
 
 matplotlib.use("Agg")
@@ -136,7 +135,7 @@ def test_strategies_are_driven_as_the_real_driver_drives_them(strategy, losses, 
     def table(points, dataset, recipe, seed, progress=None):
         machines = [build(point, dataset, seed) for point in points]
         return [
-            Outcome("complete", 1, loss(point), 0.5, (), 0.0, machine.weight.detach(), bias_of(machine).detach())
+            Outcome("complete", 1, loss(point), 0.5, (), 0.0, machine.weight.detach(), machine.bias.detach())
             for point, machine in zip(points, machines, strict=True)
         ]
 

@@ -91,7 +91,8 @@ def _compiled(sources: int) -> tuple[Any, Any]:
 
         Parameters
         ----------
-        machine : tables of the plan (instructions, dual, products, weights, border, frame), codes of the activations.
+        machine : tables of the plan (instructions, dual, products, weights, border, frame), codes of the activations,
+            and the first channel whose bias is trained.
         state : ``W[tap, out, in]``, ``bias[channel]``, and of each the two running means; all are changed.
         x, targets : ``[batch, channel, inner position, sample]`` and ``[batch, (output,) sample of the output]``.
         read : first channel of the last block, positions that are heard, and whether their mean is the output.
@@ -100,10 +101,10 @@ def _compiled(sources: int) -> tuple[Any, Any]:
         step : how many steps were done before.
         """
         _ = sources
-        table, dual, products, weights, border, frame, codes = machine
+        table, dual, products, weights, border, frame, codes, trained = machine
         W, bias, W_first, W_second, bias_first, bias_second = state
         first, heard, pooled = read
-        samples, channels, fixed = x.shape[3], len(bias), len(bias) if len(weights) == 0 else weights[0, ROW]
+        samples, channels = x.shape[3], len(bias)
         positions = frame[6] * frame[7] * frame[8] * samples
         Y, Z = np.empty((channels, positions), W.dtype), np.empty((channels, positions), W.dtype)
         U, V = np.empty((channels, positions), W.dtype), np.empty((channels, positions), W.dtype)
@@ -127,16 +128,17 @@ def _compiled(sources: int) -> tuple[Any, Any]:
                 for i in range(w[ROW], w[ROW_END]):
                     m, s = W_first[tap, i, inputs], W_second[tap, i, inputs]
                     descend(W[tap, i, inputs], Q[tap, i, inputs], m, s, rate, settings, now)
-            for i in range(fixed, channels):
+            for i in range(trained, channels):
                 Q_bias[i] = total(V[i])
-            descend(bias[fixed:], Q_bias[fixed:], bias_first[fixed:], bias_second[fixed:], rate, settings, now)
+            last = slice(trained, channels)
+            descend(bias[last], Q_bias[last], bias_first[last], bias_second[last], rate, settings, now)
         return loss / len(x)
 
     @kept
     def measure(machine, W, bias, x, targets, read):
         """The mean loss on some batches, without smoothing, and the fraction of hits; arguments as for an epoch."""
         _ = sources
-        table, _, _, _, border, frame, codes = machine
+        table, _, _, _, border, frame, codes, _ = machine
         first, heard, pooled = read
         samples, channels = x.shape[3], len(bias)
         positions = frame[6] * frame[7] * frame[8] * samples

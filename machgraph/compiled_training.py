@@ -1,0 +1,127 @@
+"""Machines of a population one by one in the compiled loop, on the CPU: epochs without any Python in them."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from machgraph import compiled
+from machgraph.parametric_machine import ParametricMachine
+from machgraph.training import Batches, Objective, Optimizer, read_positions
+
+if TYPE_CHECKING:
+    from machgraph.population import Candidate
+
+
+def trains(machine: ParametricMachine) -> bool:
+    """Whether the compiled loop can train the machine: on the CPU, with nonlinearities that it knows."""
+    weight = machine.weight
+    known = compiled.available() and compiled.codes(machine.activation) is not None
+    return known and weight.device.type == "cpu" and weight.dtype in compiled.LIKE
+
+
+class CompiledTrainer:
+    """Each machine has its own plan, weights and memory, and a thread for the length of a call."""
+
+    def __init__(self, objective: Objective, threads: int) -> None:
+        self.objective, self.threads = objective, threads
+        self.members: dict[Candidate, _Member] = {}
+
+    def enter(self, candidate: "Candidate") -> None:
+        """Begin with the machine's present weights."""
+        self.members[candidate] = _Member(candidate, self.objective)
+
+    def leave(self, candidates: "Sequence[Candidate]") -> None:
+        """Forget these."""
+        for candidate in candidates:
+            self.members.pop(candidate, None)
+
+    def descend(self, data: Batches, rates: Sequence[float]) -> "dict[Candidate, float]":
+        """One step on each batch; the mean losses."""
+        factors = np.asarray(rates, dtype=np.float64)
+        return self._each(lambda member: member.descend(data, factors))
+
+    def measure(self, parts: Sequence[Batches]) -> "dict[Candidate, tuple[float, float]]":
+        """Mean losses, and fractions of hits."""
+        return self._each(lambda member: member.measure(parts))
+
+    def weights(self, candidate: "Candidate") -> tuple[Tensor, Tensor | None]:
+        """Copies, in the shapes of the machine."""
+        return self.members[candidate].weights()
+
+    def _each(self, do: Callable[["_Member"], Any]) -> "dict[Candidate, Any]":
+        members = list(self.members.values())
+        if self.threads == 1 or len(members) <= 1:
+            return {member.candidate: do(member) for member in members}
+        with ThreadPoolExecutor(self.threads) as pool:
+            return dict(zip(self.members, pool.map(do, members), strict=True))
+
+
+class _Member:
+    """The arrays of one machine: its weights as the loop reads them, and the optimizer's running means."""
+
+    def __init__(self, candidate: "Candidate", objective: Objective) -> None:
+        self.candidate, self.objective = candidate, objective
+        machine = candidate.machine
+        matrices = machine.matrices(machine.weight.detach()).clone(memory_format=torch.contiguous_format)
+        bias = torch.zeros_like(matrices[0, 0]) if machine.bias is None else machine.bias.detach().clone()
+        self.state = tuple(
+            array.numpy() for array in (matrices, bias, *(torch.zeros_like(x) for x in (matrices,) * 2 + (bias,) * 2))
+        )
+        self.settings = _settings(candidate.optimizer)
+        self.layouts: dict[tuple[int, ...], Any] = {}
+
+    def descend(self, data: Batches, factors: Any) -> float:
+        began = perf_counter()
+        machine, read = self._layout(data.size)
+        arrays = data.inputs.numpy(), data.targets.numpy(), read, self.objective.label_smoothing
+        rates = self.candidate.optimizer.learning_rate * factors
+        loss = _training().epoch(machine, self.state, *arrays, self.settings, rates, self.candidate.steps)
+        self.candidate.seconds += perf_counter() - began
+        return float(loss)
+
+    def measure(self, parts: Sequence[Batches]) -> tuple[float, float]:
+        began, total = perf_counter(), np.zeros(2)
+        for data in parts:
+            machine, read = self._layout(data.size)
+            arrays = data.inputs.numpy(), data.targets.numpy(), read
+            total += data.samples * np.array(_training().measure(machine, *self.state[:2], *arrays))
+        self.candidate.seconds += perf_counter() - began
+        loss, right = total / sum(data.samples for data in parts)
+        return float(loss), float(right)
+
+    def weights(self) -> tuple[Tensor, Tensor | None]:
+        machine = self.candidate.machine
+        matrices, bias = (torch.from_numpy(array) for array in self.state[:2])
+        weight = matrices.movedim(0, -1).reshape(machine.weight.shape).clone()
+        return weight, None if machine.bias is None else bias.clone()
+
+    def _layout(self, size: tuple[int, ...]) -> Any:
+        """What the loop is told of the machine, and where its outputs are read, for positions of this size."""
+        if size not in self.layouts:
+            machine, reading = self.candidate.machine, self.objective.reading
+            plan = machine.plan(size)
+            hearing = [step.rows[0] for step in plan.products]
+            trained = min(hearing) if hearing and machine.bias is not None else machine.partition.size
+            read = machine.partition.bounds[-2], read_positions(plan, reading), reading != "each"
+            self.layouts[size] = (*plan.program.training, compiled.codes(machine.activation), trained), read
+        return self.layouts[size]
+
+
+def _settings(optimizer: Optimizer) -> NDArray[np.float64]:
+    kind = ("sgd", "adam", "adamw").index(optimizer.kind)
+    first, second = (optimizer.momentum, 0.0) if optimizer.kind == "sgd" else optimizer.betas
+    return np.array([kind, optimizer.weight_decay, first, second, optimizer.epsilon])
+
+
+def _training() -> Any:
+    """The compiled functions."""
+    compiled.announce()
+    from machgraph.kernels import training
+
+    return training

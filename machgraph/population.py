@@ -1,0 +1,191 @@
+"""Many machines trained at once: different partitions, shortcuts, activations and settings, one program.
+
+On the CPU each machine keeps its own plan inside the one compiled loop, and they share the threads; elsewhere they are
+stacked along the first axis of the global tensor, so that each product of the loop is one batched product for all. In
+both, each machine's result is the one that it gets when it is trained alone, whoever enters or leaves meanwhile.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from machgraph.compiled_training import CompiledTrainer, trains
+from machgraph.parametric_machine import ParametricMachine
+from machgraph.stack import StackedTrainer
+from machgraph.training import Batches, Objective, Optimizer
+
+
+class Candidate:
+    """A machine in a population: its settings, and how far it has come.
+
+    Attributes
+    ----------
+    machine : whose weights it began with; ``store`` gives it the present ones.
+    optimizer : its settings.
+    steps : that it has done.
+    seconds : of a thread that it has taken, its share where several were one program.
+    """
+
+    def __init__(self, machine: ParametricMachine, optimizer: Optimizer, trainer: "Trainer") -> None:
+        self.machine, self.optimizer, self._trainer = machine, optimizer, trainer
+        self.steps, self.seconds = 0, 0.0
+
+    def weights(self) -> tuple[Tensor, Tensor | None]:
+        """A copy of the present weight and bias, in the shapes of the machine's own."""
+        return self._trainer.weights(self)
+
+    def store(self) -> None:
+        """Write the present weights into the machine."""
+        weight, bias = self.weights()
+        with torch.no_grad():
+            self.machine.weight.copy_(weight)
+            if self.machine.bias is not None and bias is not None:
+                self.machine.bias.copy_(bias)
+
+
+class Trainer(Protocol):
+    """How the machines of a population are trained: one by one in the compiled loop, or stacked."""
+
+    def enter(self, candidate: Candidate) -> None:
+        """Begin with the machine's present weights."""
+
+    def leave(self, candidates: Sequence[Candidate]) -> None:
+        """Forget these."""
+
+    def descend(self, data: Batches, rates: Sequence[float]) -> dict[Candidate, float]:
+        """One step on each batch; the mean losses."""
+
+    def measure(self, parts: Sequence[Batches]) -> dict[Candidate, tuple[float, float]]:
+        """Mean losses, and fractions of hits."""
+
+    def weights(self, candidate: Candidate) -> tuple[Tensor, Tensor | None]:
+        """Copies, in the shapes of the machine."""
+
+
+class Population:
+    """Machines that are trained together, each as if it were alone.
+
+    Parameters
+    ----------
+    objective : what they descend on.
+    threads : of the CPU, that the machines share; as many as torch uses if left out.
+
+    Notes
+    -----
+    The bias of channels that hear nothing, as those of the input, is not trained: whoever hears them has one.
+
+    Examples
+    --------
+    >>> from machgraph import DenseMachine
+    >>> from machgraph.training import batches
+    >>> x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    >>> population = Population(Objective("squared_error"))
+    >>> for width in (4, 8):
+    ...     _ = population.enter(DenseMachine((3, width, 1)), Optimizer("adam", learning_rate=0.01))
+    >>> (data,) = batches(x, x.sum(1, keepdim=True), size=16)
+    >>> before = population.measure([data])
+    >>> for _ in range(50):
+    ...     _ = population.descend(data, rates=[1.0] * len(data))
+    >>> [after < loss / 10 for (loss, _), (after, _) in zip(before, population.measure([data]))]
+    [True, True]
+    """
+
+    def __init__(self, objective: Objective, *, threads: int | None = None) -> None:
+        self.objective, self.candidates = objective, list[Candidate]()
+        self._compiled = CompiledTrainer(objective, threads or torch.get_num_threads())
+        self._stacked = StackedTrainer(objective)
+
+    def enter(self, machine: ParametricMachine, optimizer: Optimizer) -> Candidate:
+        """Take a machine in, with its present weights; the others do not notice.
+
+        Raises
+        ------
+        TypeError : something else than a dense, convolutional or recurrent machine.
+        """
+        if not isinstance(machine, ParametricMachine):
+            raise TypeError(
+                f"got {type(machine).__name__}: a population trains dense, convolutional, recurrent machines"
+            )
+        trainer: Trainer = self._compiled if trains(machine) else self._stacked
+        candidate = Candidate(machine, optimizer, trainer)
+        trainer.enter(candidate)
+        self.candidates.append(candidate)
+        return candidate
+
+    def leave(self, candidates: Iterable[Candidate]) -> None:
+        """Go on without these; the others do not notice."""
+        leaving = set(candidates)
+        for trainer in (self._compiled, self._stacked):
+            trainer.leave([candidate for candidate in self.candidates if candidate in leaving])
+        self.candidates = [candidate for candidate in self.candidates if candidate not in leaving]
+
+    def descend(self, data: Batches, rates: Sequence[float]) -> list[float]:
+        """One step of each machine on each batch, in order.
+
+        Parameters
+        ----------
+        data : batches; all machines see the same.
+        rates : for each batch, what is multiplied with each machine's own learning rate.
+
+        Returns
+        -------
+        The mean of the batches' losses, for each candidate in order; a loss that is not finite is told as it is.
+
+        Raises
+        ------
+        ValueError : data that do not fit the machines, or another number of rates than of batches.
+        """
+        if len(rates) != len(data):
+            raise ValueError(f"got {len(rates)} rates for {len(data)} batches: give one for each")
+        self._check(data)
+        losses = self._compiled.descend(data, rates) | self._stacked.descend(data, rates)
+        for candidate in self.candidates:
+            candidate.steps += len(data)
+        return [losses[candidate] for candidate in self.candidates]
+
+    def measure(self, parts: Sequence[Batches]) -> list[tuple[float, float]]:
+        """For each candidate in order: the mean loss, without smoothing, and the fraction of classes that are right.
+
+        Raises
+        ------
+        ValueError : data that do not fit the machines.
+        """
+        for data in parts:
+            self._check(data)
+        results = self._compiled.measure(parts) | self._stacked.measure(parts)
+        return [results[candidate] for candidate in self.candidates]
+
+    def _check(self, data: Batches) -> None:
+        classes = not data.targets.is_floating_point()
+        if classes != (self.objective.loss == "cross_entropy"):
+            kind = "classes (whole numbers)" if self.objective.loss == "cross_entropy" else "values (real numbers)"
+            raise ValueError(f"got targets of {data.targets.dtype} for the loss {self.objective.loss}: give {kind}")
+        read = prod(data.size) if self.objective.reading == "each" else 1
+        expected = data.inputs.shape[-1] * read
+        if data.targets.shape[-1] != expected:
+            raise ValueError(
+                f"got targets for {data.targets.shape[-1] // data.inputs.shape[-1]} positions a sample, where outputs "
+                f'are read at {read}: give one target for each, or another reading than "{self.objective.reading}"'
+            )
+        least, most = (int(data.targets.min()), int(data.targets.max())) if classes and data.targets.numel() else (0, 0)
+        for machine in (candidate.machine for candidate in self.candidates):
+            outputs = machine.partition.widths[-1]
+            if not 0 <= least <= most < outputs:
+                raise ValueError(
+                    f"got classes from {least} to {most} for a machine of {outputs} outputs: they count from 0"
+                )
+            if not classes and data.targets.shape[1] != outputs:
+                raise ValueError(f"got {data.targets.shape[1]} values a target for a machine of {outputs} outputs")
+            if len(data.size) != machine.dimensions or data.inputs.shape[1] > machine.partition.size:
+                raise ValueError(
+                    f"got inputs of {data.inputs.shape[1]} channels and {len(data.size)} axes of positions for "
+                    f"{type(machine).__name__}({machine.extra_repr()})"
+                )
+            if data.inputs.dtype != machine.weight.dtype or data.inputs.device != machine.weight.device:
+                raise ValueError(
+                    f"got inputs of {data.inputs.dtype} on {data.inputs.device} for a machine of "
+                    f"{machine.weight.dtype} on {machine.weight.device}: convert one of them"
+                )
