@@ -29,6 +29,7 @@ Strides = tuple[int, int, int, int, int]
 
 LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 NO_TENSOR = (0, 0, (0, 0, 0, 0, 0))
+PLAIN = (Tensor, torch.nn.Parameter)
 LARGE = 10**8  # operations from which on torch's threads, if there are more than two, are faster than one of these
 
 
@@ -49,31 +50,39 @@ def codes(activations: tuple[Activation, ...]) -> Codes | None:
 
 def serves(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> bool:
     """Whether ``resolvent`` can solve the machine for this input, which is as it should be, and is the faster way."""
-    if plain_is_wanted() or not available() or not isinstance(y0, Tensor):
+    if plain_is_wanted() or not available() or not isinstance(y0, Tensor) or y0.dtype not in LIKE:
         return False
-    weight = machine.weight
+    weight, bias, dtype = machine.weight, machine.bias, y0.dtype
     shape, channels = y0.shape, weight.shape[0]
     return (
-        y0.dtype in LIKE
-        and y0.dtype == weight.dtype
-        and y0.is_cpu
-        and weight.is_cpu
+        _has_memory(y0, dtype)
+        and _has_memory(weight, dtype)
         and weight.is_contiguous()
         and len(shape) == weight.dim()
         and 1 <= shape[1] <= channels
         and 0 not in shape
-        and (z0 is None or _fits(z0, y0, channels))
+        and (bias is None or (_has_memory(bias, dtype) and bias.is_contiguous() and bias.shape == (channels,)))
+        and (z0 is None or (isinstance(z0, Tensor) and _has_memory(z0, dtype) and _fits(z0.shape, shape, channels)))
         and (torch.get_num_threads() <= 2 or weight.numel() * y0.numel() < LARGE * shape[1])
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
+        and not _is_observed()
         and _codes(machine) is not None
     )
 
 
-def _fits(z0: Tensor, y0: Tensor, channels: int) -> bool:
-    (samples, own, *size), (samples_, _, *size_) = z0.shape, y0.shape
-    return (samples, size) == (samples_, size_) and own <= channels and z0.dtype == y0.dtype and z0.is_cpu
+def _has_memory(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the numbers of a tensor are in its memory as they are: subclasses may have none, views may be negated."""
+    return type(x) in PLAIN and x.dtype == dtype and x.is_cpu and not x.is_neg()
+
+
+def _fits(z0: torch.Size, y0: torch.Size, channels: int) -> bool:
+    return len(z0) == len(y0) and z0[0] == y0[0] and z0[2:] == y0[2:] and 1 <= z0[1] <= channels
+
+
+def _is_observed() -> bool:
+    """Whether forward mode or a mode of ``__torch_dispatch__`` (fake tensors, counters) has to see each operation."""
+    return forward_ad._current_level >= 0 or torch._C._len_torch_dispatch_stack() > 0
 
 
 def resolvent(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -88,13 +97,18 @@ class _Resolvent(torch.autograd.Function):
         ctx: Any, machine: "ParametricMachine", weight: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         plan = machine.plan(tuple(y0.shape[2:]))
-        shape = weight.shape[0], plan.taps, y0.shape[0]
+        if weight.numel() != plan.taps * plan.channels**2:
+            raise ValueError(
+                f"got weight of shape {tuple(weight.shape)} for {plan.channels} channels and a kernel of {plan.taps}: "
+                "give it the shape that the machine was made with"
+            )
+        shape = plan.channels, plan.taps, y0.shape[0]
         y, z = _solution(plan, y0, shape[0]), _solution(plan, y0, shape[0])
         call = LIKE[y0.dtype], plan.program.resolvent, _codes(machine), shape
         bias_address = 0 if bias is None else bias.data_ptr()
         memory = _memory(plan, y), _memory(plan, z)
         _entry().forward(*call, _matrices(weight), bias_address, _tensor(y0), _tensor(z0), memory)
-        ctx.machine, ctx.plan, ctx.call = machine, plan, call
+        ctx.machine, ctx.plan, ctx.call, ctx.layout = machine, plan, call, _layout(z)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(weight, bias, y0, z0, y, z)
         return y, z
@@ -104,8 +118,15 @@ class _Resolvent(torch.autograd.Function):
         weight, bias, y0, z0, y, z = ctx.saved_tensors
         if v0 is None and u0 is None:
             return (None,) * 5
-        if torch.is_grad_enabled() or _is_wrapped(v0) or _is_wrapped(u0):
+        if (
+            torch.is_grad_enabled()
+            or _is_wrapped(v0)
+            or _is_wrapped(u0)
+            or _is_observed()
+            or not (_layout(y) == _layout(z) == ctx.layout and weight.is_contiguous())
+        ):
             return (None, *_differentiable(ctx, (weight, bias, y0, z0), (v0, u0)))
+        v0, u0 = v0 if v0 is None else v0.resolve_neg(), u0 if u0 is None else u0.resolve_neg()
         (channels, taps, _), needed = ctx.call[-1], ctx.needs_input_grad
         u, v = _solution(ctx.plan, y0, channels), _solution(ctx.plan, y0, channels)
         Q = weight.new_empty((taps, channels, channels)) if needed[1] else None
@@ -154,9 +175,14 @@ def _solution(plan: Plan, like: Tensor, channels: int) -> Tensor:
     row = plan.positions * samples
     shape, strides = (samples, channels, *size), (1, row, *(samples * stride for stride in plan.strides))
     if not plan.margins:
-        return torch.empty_strided(shape, strides, dtype=like.dtype)
-    memory = torch.empty(channels * row, dtype=like.dtype).untyped_storage()
-    return torch.empty(0, dtype=like.dtype).set_(memory, samples * plan.first, shape, strides)
+        return torch.empty_strided(shape, strides, dtype=like.dtype, device="cpu")
+    memory = torch.empty(channels * row, dtype=like.dtype, device="cpu").untyped_storage()
+    return torch.empty(0, dtype=like.dtype, device="cpu").set_(memory, samples * plan.first, shape, strides)
+
+
+def _layout(x: Tensor) -> tuple[Any, ...]:
+    """Where a solution lies in its memory; hooks on saved tensors may give back a copy, with no padding around it."""
+    return x.stride(), x.storage_offset(), x.untyped_storage().nbytes()
 
 
 def _memory(plan: Plan, x: Tensor) -> int:
@@ -165,8 +191,8 @@ def _memory(plan: Plan, x: Tensor) -> int:
 
 
 def _matrices(weight: Tensor) -> tuple[int, tuple[int, int, int]]:
-    out, in_, *taps = weight.stride()
-    return weight.data_ptr(), (out, in_, taps[-1] if taps else 0)
+    taps = weight.numel() // weight.shape[0] ** 2  # it is contiguous
+    return weight.data_ptr(), (weight.shape[0] * taps, taps, 1)
 
 
 def _tensor(x: Tensor | None) -> tuple[int, int, Strides]:

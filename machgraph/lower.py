@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def plain_is_wanted() -> bool:
     """Whether somebody records the operations, or nests forward mode, which torch's custom functions join in once."""
-    if torch.compiler.is_compiling() or get_proxy_mode() is not None:
+    if torch.compiler.is_compiling() or get_proxy_mode() is not None or torch._C._is_tracing():
         return True
     if not torch._C._are_functorch_transforms_active():
         return False
