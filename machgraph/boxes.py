@@ -2,8 +2,14 @@
 
 A box is a block of channels crossed with a range of positions. The three kinds choose the ranges (section 3): one
 position, all positions at once (``I_i = {1..n_t} × J_i``), or some steps of time at once (``I_t,i = {t} × J_i``).
+
+A product may be done as soon as what it reads is final, so blocks of few channels share products: the blocks are cut in
+two halves, and what neighbours in the second half hear in common of the first is one product before either of them;
+then the same within each half. Nearly all the work of many small blocks is so in large products. What the mask leaves
+out is in none of them.
 """
 
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise, product
 from typing import Literal
@@ -15,6 +21,9 @@ from machgraph.partition import Mask, Partition, runs
 from machgraph.plan import Accumulate, Activate, Clear, Instruction, Plan, Repeat, Span, Wrap
 
 Padding = Literal["same", "causal", "circular"]
+Part = tuple[Span, Span]  # blocks, and blocks that are final before any of them is
+
+WIDE = 16  # channels of a block that shares no products, as it would gain nothing: measured, experiments/cost.py
 
 
 def dense_plan(partition: Partition, mask: Mask) -> Plan:
@@ -96,11 +105,12 @@ def _convolution_plan(
     instructions: list[Instruction] = []
     if len(grid) == 1 and padding != "circular":
         instructions.append(Clear((0, partition.size)))  # for the dual, whose products reach into the padding
+    heard = _heard(partition, mask, _halves(partition.bounds))
     for i, rows in enumerate(pairwise(partition.bounds)):
         instructions += [
-            Accumulate(rows, (partition.bounds[start], partition.bounds[stop]), columns, tap, offset)
+            Accumulate(several, inputs, columns, tap, offset)
             for tap, offset in enumerate(offsets)
-            for start, stop in runs(mask[i])
+            for several, inputs in heard[i]
         ]
         instructions.append(Activate(rows, i, columns))
         if padding == "circular":
@@ -138,28 +148,38 @@ def _recurrent_plan(partition: Partition, mask_bytes: bytes, lags: int, steps: i
     graph.add_nodes_from(range(blocks))
     graph.add_edges_from((int(j), int(i)) for i, j in np.argwhere(mask.any(axis=0)))
 
-    def products(i: int, sources: set[int], columns: Span) -> list[Accumulate]:
-        flags = np.isin(np.arange(blocks), sorted(sources))
-        return [
-            Accumulate(spans[i], (partition.bounds[start], partition.bounds[stop]), columns, tap=lag, offset=-lag)
-            for lag in range(lags + 1)
-            for start, stop in runs(mask[lag, i] & flags)
-        ]
-
+    everything = [((0, blocks), (0, blocks))]
     instructions: list[Instruction] = [Clear((0, partition.size))]  # for the dual, which reaches into the padding
     for component in _components(graph):
-        whole = (lags, lags + steps)
-        for i in component:  # what other blocks say is known beforehand, at all times
-            instructions += products(i, set(range(blocks)) - set(component), whole)
+        whole, inside = (lags, lags + steps), np.isin(np.arange(blocks), component)
+        mask_of = mask & inside[:, None]
+        known = [_heard(partition, at_lag & ~inside, everything) for at_lag in mask_of]
+        instructions += [
+            Accumulate(rows, inputs, whole, tap=lag, offset=-lag)
+            for i in component  # what other blocks say is known beforehand, at all times
+            for lag in range(lags + 1)
+            for rows, inputs in known[lag][i]
+        ]
         if len(component) == 1 and not graph.has_edge(component[0], component[0]):
             instructions.append(Activate(spans[component[0]], component[0], whole))
             continue
+        own = [  # what is heard from before the turn is known to all of them
+            _heard(partition, at_lag & inside, everything if lag >= timeblock else _halves(partition.bounds))
+            for lag, at_lag in enumerate(mask_of)
+        ]
 
-        def boxes(first: int, length: int, component: list[int] = component) -> list[Accumulate | Activate]:
+        def boxes(
+            first: int, length: int, component: list[int] = component, own: list[list[list[Part]]] = own
+        ) -> list[Accumulate | Activate]:
             columns = (lags + first, lags + first + length)
             steps: list[Accumulate | Activate] = []
             for i in component:
-                steps += [*products(i, set(component), columns), Activate(spans[i], i, columns)]
+                steps += [
+                    Accumulate(rows, inputs, columns, tap=lag, offset=-lag)
+                    for lag in range(lags + 1)
+                    for rows, inputs in own[lag][i]
+                ]
+                steps.append(Activate(spans[i], i, columns))
             return steps
 
         turns, rest = divmod(steps, timeblock)
@@ -175,3 +195,60 @@ def _components(graph: nx.DiGraph) -> list[list[int]]:
     condensed = nx.condensation(graph)
     order = nx.lexicographical_topological_sort(condensed, key=lambda c: min(condensed.nodes[c]["members"]))
     return [sorted(condensed.nodes[component]["members"]) for component in order]
+
+
+# ---- small blocks in large products --------------------------------------------------------------------------
+
+
+def _heard(partition: Partition, mask: Mask, parts: Iterable[Part]) -> list[list[Part]]:
+    """For each block, the products that come before its σ, as channels: (rows, inputs).
+
+    Rows and inputs of each of the ``parts`` can be in one product. It comes before the first of its blocks.
+    """
+    bounds, alone = partition.bounds, mask.copy()
+    shared: list[list[Part]] = [[] for _ in partition.widths]
+    narrow = np.array(partition.widths) < WIDE
+    for (start, stop), (first, last) in parts:
+        part = mask[start:stop, first:last] & narrow[start:stop, None]
+        for (row, end), (source, source_end) in _rectangles(part):
+            if end - row > 1:
+                rows, inputs = (start + row, start + end), (first + source, first + source_end)
+                alone[slice(*rows), slice(*inputs)] = False
+                shared[rows[0]].append(((bounds[rows[0]], bounds[rows[1]]), (bounds[inputs[0]], bounds[inputs[1]])))
+    for i, rows in enumerate(pairwise(bounds)):
+        shared[i] += [(rows, (bounds[source], bounds[end])) for source, end in runs(alone[i])]
+    return shared
+
+
+def _halves(bounds: tuple[int, ...], start: int = 0, stop: int | None = None) -> Iterator[Part]:
+    """The blocks cut in two, and each half again: (second half, first half), larger ones first."""
+    stop = len(bounds) - 1 if stop is None else stop
+    if stop - start < 3 or bounds[stop] - bounds[start] < WIDE:
+        return
+    middle = min(range(start + 1, stop), key=lambda cut: abs(bounds[start] + bounds[stop] - 2 * bounds[cut]))
+    yield (middle, stop), (start, middle)
+    yield from _halves(bounds, start, middle)
+    yield from _halves(bounds, middle, stop)
+
+
+def _rectangles(mask: Mask) -> list[Part]:
+    """What is true, each entry once: neighbouring rows that share a maximal run of true are one rectangle.
+
+    >>> _rectangles(np.array([[1, 1, 0, 1], [1, 1, 0, 0]], dtype=bool))
+    [((0, 2), (0, 2)), ((0, 1), (3, 4))]
+    """
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(edges > 0)
+    stops = np.nonzero(edges < 0)[1]
+    order = np.lexsort((rows, stops, starts))
+    table = np.stack((starts, stops, rows), axis=1)[order]
+    breaks = np.flatnonzero((np.diff(table, axis=0) != (0, 0, 1)).any(axis=1)) + 1
+    firsts, lasts = np.r_[0, breaks], np.r_[breaks, len(table)] - 1
+    return (
+        [
+            ((row, last + 1), (start, stop))
+            for (start, stop, row), last in zip(table[firsts].tolist(), table[lasts, 2].tolist(), strict=True)
+        ]
+        if len(table)
+        else []
+    )

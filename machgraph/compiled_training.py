@@ -76,24 +76,23 @@ class _Member:
         self.settings = _settings(candidate.optimizer)
         self.layouts: dict[tuple[int, ...], Any] = {}
 
-    def descend(self, data: Batches, factors: Any) -> float:
-        began = perf_counter()
-        machine, read = self._layout(data.size)
-        arrays = data.inputs.numpy(), data.targets.numpy(), read, self.objective.label_smoothing
+    def descend(self, data: Batches, factors: NDArray[np.float64]) -> float:
         rates = self.candidate.optimizer.learning_rate * factors
-        loss = _training().epoch(machine, self.state, *arrays, self.settings, rates, self.candidate.steps)
-        self.candidate.seconds += perf_counter() - began
-        return float(loss)
+        return self._pass(data, self.objective.label_smoothing, rates)[0]
 
     def measure(self, parts: Sequence[Batches]) -> tuple[float, float]:
-        began, total = perf_counter(), np.zeros(2)
-        for data in parts:
-            machine, read = self._layout(data.size)
-            arrays = data.inputs.numpy(), data.targets.numpy(), read
-            total += data.samples * np.array(_training().measure(machine, *self.state[:2], *arrays))
-        self.candidate.seconds += perf_counter() - began
-        loss, right = total / sum(data.samples for data in parts)
+        results = [self._pass(data, 0.0, np.empty(0)) for data in parts]
+        loss, right = np.average(results, axis=0, weights=[data.samples for data in parts])
         return float(loss), float(right)
+
+    def _pass(self, data: Batches, smoothing: float, rates: NDArray[np.float64]) -> tuple[float, float]:
+        began = perf_counter()
+        machine, read = self._layout(data.size)
+        inputs, targets = data.inputs.numpy(), _targets(data, self.state[0].dtype)
+        told = smoothing, self.settings, rates, self.candidate.steps
+        result: tuple[float, float] = _training().epoch(machine, self.state, inputs, targets, read, *told)
+        self.candidate.seconds += perf_counter() - began
+        return result
 
     def weights(self) -> tuple[Tensor, Tensor | None]:
         machine = self.candidate.machine
@@ -111,6 +110,14 @@ class _Member:
             read = machine.partition.bounds[-2], read_positions(plan, reading), reading != "each"
             self.layouts[size] = (*plan.program.training, compiled.codes(machine.activation), trained), read
         return self.layouts[size]
+
+
+def _targets(data: Batches, dtype: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Classes and values, one of them empty."""
+    targets: NDArray[Any] = data.targets.numpy()
+    if data.targets.is_floating_point():
+        return np.empty((len(data), 0), dtype=np.int64), targets
+    return targets, np.empty((len(data), 0, 0), dtype=dtype)
 
 
 def _settings(optimizer: Optimizer) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 A candidate sees the same batches and begins from the same weights as when it is trained alone.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -97,7 +98,7 @@ def train(
     -------
     One outcome a candidate, in their order.
     """
-    population = Population(_objective(dataset, recipe.label_smoothing))
+    population = Population(_objective(dataset, recipe.label_smoothing), threads=cores())
     runners = []
     for point in points:
         machine = build(point, dataset, seed)
@@ -164,6 +165,16 @@ def _leavers(running: Sequence[_Runner], epoch: int, recipe: Recipe) -> list[_Ru
             runner.status = "halved"
             leaving.append(runner)
     return leaving
+
+
+def cores() -> int:
+    """How many cores candidates are spread over: those that this process may use, or ``OMP_NUM_THREADS`` if fewer.
+
+    What a candidate learns does not depend on it.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    return min(usable, int(wish)) if wish.isdigit() and int(wish) else usable
 
 
 # ---- data ------------------------------------------------------------------------------------------------------

@@ -90,8 +90,8 @@ def arithmetic(real: Any) -> SimpleNamespace:
     def exp_of_sum(x: Any, small: Any) -> Any:
         """``exp(x + small)`` with no rounding of the sum."""
         n, e = reduced(min(max(x, bottom), top + one), small)
-        first = n >> whole(1)
-        value = (one + e) * power(first) * power(n - first)  # in two steps: one might overflow, or underflow too early
+        first = whole(n >> whole(1))  # the compiler makes 64 bits of 32 otherwise
+        value = (one + e) * power(first) * power(whole(n - first))  # one step might overflow, or underflow too early
         return value if x == x else x
 
     @scalar

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from numba.extending import overload
 
 from machgraph.kernels.keep import kept, sources
 from machgraph.kernels.loop import add_weight_gradient, solve, solve_dual, total
@@ -60,45 +59,35 @@ def _read_out_dual(U, first, heard, pooled, samples, gradient):
                 row[start + j] = gradient[k, source + j] / len(heard) if pooled else gradient[k, source + j]
 
 
-def loss_of(outputs, targets, smoothing, gradient):
-    """The mean loss, and its gradient: classes ``[sample]``, or values ``[output, sample]``."""
-    raise NotImplementedError("only in compiled code")
+@njit(error_model="numpy")
+def _loss(outputs, classes, values, smoothing, gradient):
+    """The mean loss and its gradient, and how many classes are right: one of the two kinds of targets is empty."""
+    if len(values):
+        return squared_error(outputs, values, gradient), 0
+    return cross_entropy(outputs, classes, smoothing, gradient), hits(outputs, classes)
 
 
-@overload(loss_of)
-def _loss_of(outputs, targets, smoothing, gradient):
-    if targets.ndim == 1:
-        return lambda outputs, targets, smoothing, gradient: cross_entropy(outputs, targets, smoothing, gradient)
-    return lambda outputs, targets, smoothing, gradient: squared_error(outputs, targets, gradient)
-
-
-def hits_of(outputs, targets):
-    """How many are right, of classes; of values, 0."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(hits_of)
-def _hits_of(outputs, targets):
-    if targets.ndim == 1:
-        return lambda outputs, targets: hits(outputs, targets)
-    return lambda outputs, targets: 0
-
-
-def _compiled(sources: int) -> tuple[Any, Any]:
+def _compiled(sources: int) -> Any:
     @kept
     def epoch(machine, state, x, targets, read, smoothing, settings, rates, step):
-        """Train one candidate on one batch after the other, and return the mean of their losses.
+        """Take one candidate over one batch after the other: train it, or measure it only, if there are no rates.
 
         Parameters
         ----------
         machine : tables of the plan (instructions, dual, products, weights, border, frame), codes of the activations,
             and the first channel whose bias is trained.
         state : ``W[tap, out, in]``, ``bias[channel]``, and of each the two running means; all are changed.
-        x, targets : ``[batch, channel, inner position, sample]`` and ``[batch, (output,) sample of the output]``.
+        x : ``[batch, channel, inner position, sample]``.
+        targets : classes ``[batch, sample of the output]`` and values ``[batch, output, sample of the output]``; there
+            are no outputs in the latter, or no samples in the former.
         read : first channel of the last block, positions that are heard, and whether their mean is the output.
         smoothing : of classes.
         settings, rates : of the optimizer, and the learning rate of each step.
         step : how many steps were done before.
+
+        Returns
+        -------
+        The mean of the batches' losses, and the fraction of classes that were right.
         """
         _ = sources
         table, dual, products, weights, border, frame, codes, trained = machine
@@ -107,16 +96,21 @@ def _compiled(sources: int) -> tuple[Any, Any]:
         samples, channels = x.shape[3], len(bias)
         positions = frame[6] * frame[7] * frame[8] * samples
         Y, Z = np.empty((channels, positions), W.dtype), np.empty((channels, positions), W.dtype)
-        U, V = np.empty((channels, positions), W.dtype), np.empty((channels, positions), W.dtype)
-        Q, Q_bias = np.zeros_like(W), np.zeros_like(bias)
         out = np.empty((channels - first, samples if pooled else samples * len(heard)), W.dtype)
-        gradient, loss = np.empty_like(out), 0.0
+        gradient, loss, right = np.empty_like(out), 0.0, 0
+        back = channels if len(rates) else 0
+        U, V = np.empty((back, positions), W.dtype), np.empty((back, positions), W.dtype)
+        Q, Q_bias = np.zeros_like(W[:, :back]), np.zeros_like(bias[:back])
         for batch in range(len(x)):
             _enter(Y, bias, x[batch], frame, samples)
             Z[:] = 0
             solve(table, border, samples, W, Y, Z, codes, Y)
             _read_out(Z, first, heard, pooled, samples, out)
-            loss += loss_of(out, targets[batch], smoothing, gradient)
+            one_loss, one_right = _loss(out, targets[0][batch], targets[1][batch], smoothing, gradient)
+            loss += one_loss
+            right += one_right
+            if not back:
+                continue
             U[:] = 0
             V[:] = 0
             _read_out_dual(U, first, heard, pooled, samples, gradient)
@@ -132,29 +126,9 @@ def _compiled(sources: int) -> tuple[Any, Any]:
                 Q_bias[i] = total(V[i])
             last = slice(trained, channels)
             descend(bias[last], Q_bias[last], bias_first[last], bias_second[last], rate, settings, now)
-        return loss / len(x)
-
-    @kept
-    def measure(machine, W, bias, x, targets, read):
-        """The mean loss on some batches, without smoothing, and the fraction of hits; arguments as for an epoch."""
-        _ = sources
-        table, _, _, _, border, frame, codes, _ = machine
-        first, heard, pooled = read
-        samples, channels = x.shape[3], len(bias)
-        positions = frame[6] * frame[7] * frame[8] * samples
-        Y, Z = np.empty((channels, positions), W.dtype), np.empty((channels, positions), W.dtype)
-        out = np.empty((channels - first, samples if pooled else samples * len(heard)), W.dtype)
-        gradient, loss, right = np.empty_like(out), 0.0, 0
-        for batch in range(len(x)):
-            _enter(Y, bias, x[batch], frame, samples)
-            Z[:] = 0
-            solve(table, border, samples, W, Y, Z, codes, Y)
-            _read_out(Z, first, heard, pooled, samples, out)
-            loss += loss_of(out, targets[batch], 0.0, gradient)
-            right += hits_of(out, targets[batch])
         return loss / len(x), right / (len(x) * out.shape[1])
 
-    return epoch, measure
+    return epoch
 
 
-epoch, measure = _compiled(sources())
+epoch = _compiled(sources())
