@@ -2,7 +2,8 @@
 
 A call into a library of mathematics keeps a loop from being vectorized, and costs more than the products around it.
 Here each function is a polynomial after a reduction of its argument, without branches. Within 4 units in the last place
-of float32, and 1e-14 relative in float64; infinities and what is not a number come out as they should.
+of float32 (the normal distribution function: 6), and 1e-14 relative in float64; infinities and what is not a number
+come out as they should.
 """
 
 from collections.abc import Iterable
@@ -100,6 +101,7 @@ def arithmetic(real: Any) -> SimpleNamespace:
 
     @scalar
     def expm1(x: Any) -> Any:
+        """``exp(x) - 1``, for ``x`` up to ``top``."""
         inside = min(max(x, -flat), top)
         n, e = reduced(inside, zero)
         scale = power(n)
@@ -135,7 +137,7 @@ def arithmetic(real: Any) -> SimpleNamespace:
 
     @scalar
     def density(x: Any) -> Any:
-        """Of the normal distribution."""
+        """Of the normal distribution; that x² is rounded costs ``x² / 2`` units in the last place."""
         return exp(-half * x * x) * real((2 * pi) ** -0.5)
 
     @scalar
