@@ -41,9 +41,10 @@ $(READY): pyproject.toml constraints.txt
 	  || { echo "$$($(PYTHON) --version) is too old: machgraph needs 3.11; name one with make PYTHON=..."; exit 1; }
 	@echo "installing into $(VENV), once (some minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(INSTALL) --editable '.[data]'
+	@$(INSTALL) --editable '.[data,fast]'
+	@$(BIN)/python -m machgraph.warm_up
 	@touch $@
 
 $(READY_DEV): $(READY)
-	@$(INSTALL) --editable '.[data,dev]'
+	@$(INSTALL) --editable '.[data,fast,dev]'
 	@touch $@

@@ -203,21 +203,20 @@ def _components(graph: nx.DiGraph) -> list[list[int]]:
 def _heard(partition: Partition, mask: Mask, parts: Iterable[Part]) -> list[list[Part]]:
     """For each block, the products that come before its σ, as channels: (rows, inputs).
 
-    Rows and inputs of each of the ``parts`` can be in one product. It comes before the first of its blocks.
+    Within each of the ``parts`` rows may share products, which come before the first of them.
     """
-    bounds, alone = partition.bounds, mask.copy()
     shared: list[list[Part]] = [[] for _ in partition.widths]
-    narrow = np.array(partition.widths) < WIDE
-    for (start, stop), (first, last) in parts:
-        part = mask[start:stop, first:last] & narrow[start:stop, None]
-        for (row, end), (source, source_end) in _rectangles(part):
-            if end - row > 1:
-                rows, inputs = (start + row, start + end), (first + source, first + source_end)
+    alone, narrow = mask.copy(), mask.any(axis=1) & (np.array(partition.widths) < WIDE)
+    for (start, stop), (first, last) in parts if narrow.sum() > 1 else ():
+        for rows, inputs in _rectangles(mask[start:stop, first:last] & narrow[start:stop, None]):
+            if rows[1] - rows[0] > 1:
+                rows, inputs = (start + rows[0], start + rows[1]), (first + inputs[0], first + inputs[1])
+                shared[rows[0]].append((rows, inputs))
                 alone[slice(*rows), slice(*inputs)] = False
-                shared[rows[0]].append(((bounds[rows[0]], bounds[rows[1]]), (bounds[inputs[0]], bounds[inputs[1]])))
-    for i, rows in enumerate(pairwise(bounds)):
-        shared[i] += [(rows, (bounds[source], bounds[end])) for source, end in runs(alone[i])]
-    return shared
+    for i in np.flatnonzero(alone.any(axis=1)).tolist():
+        shared[i] += [((i, i + 1), inputs) for inputs in runs(alone[i])]
+    at = partition.bounds
+    return [[((at[a], at[b]), (at[c], at[d])) for (a, b), (c, d) in products] for products in shared]
 
 
 def _halves(bounds: tuple[int, ...], start: int = 0, stop: int | None = None) -> Iterator[Part]:
@@ -239,16 +238,12 @@ def _rectangles(mask: Mask) -> list[Part]:
     """
     edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(edges > 0)
-    stops = np.nonzero(edges < 0)[1]
-    order = np.lexsort((rows, stops, starts))
-    table = np.stack((starts, stops, rows), axis=1)[order]
-    breaks = np.flatnonzero((np.diff(table, axis=0) != (0, 0, 1)).any(axis=1)) + 1
-    firsts, lasts = np.r_[0, breaks], np.r_[breaks, len(table)] - 1
-    return (
-        [
-            ((row, last + 1), (start, stop))
-            for (start, stop, row), last in zip(table[firsts].tolist(), table[lasts, 2].tolist(), strict=True)
-        ]
-        if len(table)
-        else []
-    )
+    found = np.stack((starts, np.nonzero(edges < 0)[1], rows), axis=1)
+    found = found[np.lexsort(found.T[::-1])]  # equal runs together, by row
+    new = np.ones(len(found), dtype=bool)
+    new[1:] = (np.diff(found, axis=0) != (0, 0, 1)).any(axis=1)
+    last = np.roll(new, -1)  # the run before a new one is the last of its rectangle
+    return [
+        ((row, end + 1), (start, stop))
+        for (start, stop, row), end in zip(found[new].tolist(), found[last, 2].tolist(), strict=True)
+    ]

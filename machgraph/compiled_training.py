@@ -105,8 +105,7 @@ class _Member:
         if size not in self.layouts:
             machine, reading = self.candidate.machine, self.objective.reading
             plan = machine.plan(size)
-            hearing = [step.rows[0] for step in plan.products]
-            trained = min(hearing) if hearing and machine.bias is not None else machine.partition.size
+            trained = machine.partition.size if machine.bias is None else plan.first_trained
             read = machine.partition.bounds[-2], read_positions(plan, reading), reading != "each"
             self.layouts[size] = (*plan.program.training, compiled.codes(machine.activation), trained), read
         return self.layouts[size]

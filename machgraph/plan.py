@@ -160,6 +160,15 @@ class Plan:
         return tuple(product for step in self.instructions for product in _products(step))
 
     @cached_property
+    def first_trained(self) -> int:
+        """The first channel whose bias is worth training: past the input, unless that hears something.
+
+        Whoever hears the input has a bias of its own.
+        """
+        end = self.blocks[0][1]
+        return 0 if any(step.rows[0] < end for step in self.products) else end
+
+    @cached_property
     def blocks(self) -> tuple[Span, ...]:
         """The rows of each block, by its number."""
         found: dict[int, Span] = {}

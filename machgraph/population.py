@@ -75,7 +75,7 @@ class Population:
 
     Notes
     -----
-    The bias of channels that hear nothing, as those of the input, is not trained: whoever hears them has one.
+    The bias of an input that hears nothing is not trained: whoever hears the input has one.
 
     Examples
     --------

@@ -144,9 +144,9 @@ class Stack:
                 whole[p][_place(index, own)] = own
             mask = machine.matrices(torch.from_numpy(machine.weight_mask).to(like))
             self.mask[p][_place(index, mask)] = mask
-            hearing = mask.any(0).any(1).nonzero()
-            if machine.bias is not None and len(hearing):
-                self.bias_mask[p][index[hearing[0, 0] :]] = 1
+            if machine.bias is not None:
+                alone = not machine.shortcuts[..., 0, :].any()  # then the input's bias is not trained: see Population
+                self.bias_mask[p][index[first if alone else 0 :]] = 1
         self.weight, self.bias, *self.means = stacked
         self.steps = like.new_tensor([candidate.steps for candidate in self.candidates])
         options = [candidate.optimizer for candidate in self.candidates]

@@ -152,4 +152,5 @@ def _by_batch(x: Tensor, start: int, count: int, of: int, kept: int) -> Tensor:
 
 
 def _targets(y: Tensor, start: int, count: int, of: int) -> Tensor:
+    y = y if y.is_floating_point() else y.long()
     return _by_batch(y, start, count, of, int(y.is_floating_point())).flatten(-2)

@@ -1,11 +1,11 @@
 """Regularized evolution (Real et al. 2019, "Regularized Evolution for Image Classifier Architecture Search")."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.random import Generator
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
@@ -15,7 +15,7 @@ from search.mutation import mutate
 from search.point import Point, canonical
 from search.space import Choice, Space
 
-ATTEMPTS = 20  # mutations, one on top of the other, to get a child that the study has not seen
+ATTEMPTS = 20  # draws, or mutations one on top of the other, to get a point that the study has not seen
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
@@ -37,7 +37,7 @@ class RegularizedEvolution(BaseSampler):
     space : where the points are from; the parameters of every trial are its code.
     seed : 0 or more.
     population : how many of the last completed trials can be parents: older ones have died. Until there are so many,
-        points are drawn uniformly from the space.
+        points are drawn uniformly from the space, again where the study has seen one.
     tournament : how many of these, drawn at random, compete to be the parent.
 
     Raises
@@ -66,15 +66,17 @@ class RegularizedEvolution(BaseSampler):
         rng = np.random.default_rng((self._seed, trial.number))
         names = self._space.parameters.keys()
         earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number and names <= t.params.keys()]
+        seen = {canonical(self._point(t)) for t in earlier}
         finite = [t for t in earlier if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])]
         if len(finite) < self._population:
-            child = self._space.sample(rng)
+            child = self._new(self._space.sample(rng), lambda _: self._space.sample(rng), seen)
         else:
             alive = finite[-self._population :]
             sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
             drawn = rng.choice(self._population, size=self._tournament, replace=False)
             parent = min((alive[i] for i in drawn), key=lambda t: (sign * t.values[0], t.number))
-            child = self._child(self._point(parent), {canonical(self._point(t)) for t in earlier}, rng)
+            child = mutate(self._point(parent), self._space, rng)
+            child = self._new(child, lambda point: mutate(point, self._space, rng), seen)
         return {name: value for name, value in self._space.encode(child).items() if name in search_space}
 
     def sample_independent(
@@ -83,13 +85,13 @@ class RegularizedEvolution(BaseSampler):
         """Never needed: a parameter that is not in the code is an error."""
         raise ValueError(f"got parameter {param_name!r}: the space has {', '.join(self._space.parameters)}")
 
-    def _child(self, parent: Point, seen: set[Point], rng: Generator) -> Point:
-        child = parent
-        for _ in range(ATTEMPTS):
-            child = mutate(child, self._space, rng)
-            if canonical(child) not in seen:
+    def _new(self, point: Point, change: Callable[[Point], Point], seen: set[Point]) -> Point:
+        """The point, changed until the study has not seen it, or for so many times."""
+        for _ in range(ATTEMPTS - 1):
+            if canonical(point) not in seen:
                 break
-        return child
+            point = change(point)
+        return point
 
     def _point(self, trial: FrozenTrial) -> Point:
         return _decode(self._space, tuple(trial.params[name] for name in self._space.parameters))

@@ -68,8 +68,8 @@ def _weights(plan: Plan) -> list[Accumulate]:
 
 
 def _heard_dual(plan: Plan) -> list[Instruction]:
-    """The dual without what it carries into the rows that hear nothing: those before the first that does."""
-    first = min((step.rows[0] for step in plan.products), default=0)
+    """The dual without what it carries into the input, if that hears nothing."""
+    first = plan.first_trained
 
     def cut(step: Instruction) -> Instruction | None:
         if isinstance(step, Repeat):
