@@ -142,7 +142,7 @@ def arithmetic(real: Any) -> SimpleNamespace:
 
     @scalar
     def sine(x: Any, quarters: Any) -> Any:
-        """``sin(x + quarters π/2)``, for ``|x|`` up to ``FAR_ANGLE``."""
+        """``sin(x + quarters π/2)``, for ``|x|`` up to ``FAR_ANGLE``; beside its zeros within 1e-22."""
         wide = np.float64(x)
         n = np.floor(wide * (2 / pi) + 0.5)
         r = wide - n * 1.57079625129699707031 - n * 7.54978941586159635335e-8 - n * 5.39030285815811905290e-15

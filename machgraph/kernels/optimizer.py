@@ -28,11 +28,12 @@ def descend(p, g, m, s, rate, settings, step):
         return
     keep = one - rate * decay if kind == ADAMW else one
     coupled = decay if kind == ADAM else real(0)
+    new_first, new_second = real(1 - settings[FIRST]), real(1 - settings[SECOND])  # small: not of rounded numbers
     pace = rate / real(1 - np.float64(settings[FIRST]) ** step)
     scale = real(1 / np.sqrt(1 - np.float64(settings[SECOND]) ** step))
     for i in range(len(p)):
         gradient = g[i] + coupled * p[i]
-        m[i] += (one - first) * (gradient - m[i])
-        s[i] = second * s[i] + (one - second) * gradient * gradient
+        m[i] += new_first * (gradient - m[i])
+        s[i] = second * s[i] + new_second * gradient * gradient
         p[i] = keep * p[i] - pace * m[i] / (np.sqrt(s[i]) * scale + epsilon)
         g[i] = 0
