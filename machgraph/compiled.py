@@ -33,10 +33,12 @@ PLAIN = (Tensor, torch.nn.Parameter)
 LARGE = 10**8  # operations from which on torch's threads, if there are more than two, are faster than one of these
 
 
-@cache
+AVAILABLE = os.environ.get("MACHGRAPH_COMPILED", "1") != "0" and find_spec("numba") is not None
+
+
 def available() -> bool:
     """Whether the loop can be compiled: numba is installed, and ``MACHGRAPH_COMPILED=0`` does not forbid it."""
-    return os.environ.get("MACHGRAPH_COMPILED", "1") != "0" and find_spec("numba") is not None
+    return AVAILABLE
 
 
 def codes(activations: tuple[Activation, ...]) -> Codes | None:
@@ -96,19 +98,8 @@ class _Resolvent(torch.autograd.Function):
     def forward(
         ctx: Any, machine: "ParametricMachine", weight: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        plan = machine.plan(tuple(y0.shape[2:]))
-        if weight.numel() != plan.taps * plan.channels**2:
-            raise ValueError(
-                f"got weight of shape {tuple(weight.shape)} for {plan.channels} channels and a kernel of {plan.taps}: "
-                "give it the shape that the machine was made with"
-            )
-        shape = plan.channels, plan.taps, y0.shape[0]
-        y, z = _solution(plan, y0, shape[0]), _solution(plan, y0, shape[0])
-        call = LIKE[y0.dtype], plan.program.resolvent, _codes(machine), shape
-        bias_address = 0 if bias is None else bias.data_ptr()
-        memory = _memory(plan, y), _memory(plan, z)
-        _entry().forward(*call, _matrices(weight), bias_address, _tensor(y0), _tensor(z0), memory)
-        ctx.machine, ctx.plan, ctx.call, ctx.layout = machine, plan, call, _layout(z)
+        y, z = forward(machine, weight, bias, y0, z0)
+        ctx.machine, ctx.layout = machine, _layout(z)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(weight, bias, y0, z0, y, z)
         return y, z
@@ -126,17 +117,48 @@ class _Resolvent(torch.autograd.Function):
             or not (_layout(y) == _layout(z) == ctx.layout and weight.is_contiguous())
         ):
             return (None, *_differentiable(ctx, (weight, bias, y0, z0), (v0, u0)))
-        v0, u0 = v0 if v0 is None else v0.resolve_neg(), u0 if u0 is None else u0.resolve_neg()
-        (channels, taps, _), needed = ctx.call[-1], ctx.needs_input_grad
-        u, v = _solution(ctx.plan, y0, channels), _solution(ctx.plan, y0, channels)
-        Q = weight.new_empty((taps, channels, channels)) if needed[1] else None
-        b = torch.empty_like(bias) if needed[2] else None
-        memory = tuple(_memory(ctx.plan, x) for x in (y, z, u, v))
-        gradients = 0 if Q is None else Q.data_ptr(), 0 if b is None else b.data_ptr()
-        _entry().backward(*ctx.call, _matrices(weight), _tensor(v0), _tensor(u0), memory, gradients)
-        if Q is not None:
-            Q = Q[0] if weight.dim() == 2 else Q.permute(1, 2, 0).reshape(weight.shape)
+        Q, b, u, v = backward(ctx.machine, weight, y, z, v0, u0, ctx.needs_input_grad[1:3])
         return None, Q, b, _channels(v, y0), None if z0 is None else _channels(u, z0)
+
+
+def forward(
+    machine: "ParametricMachine", weight: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """``y`` and ``z``, each ``(sample, channels, *size)``, of a machine with these weights."""
+    plan = machine.plan(tuple(y0.shape[2:]))
+    if weight.numel() != plan.taps * plan.channels**2:
+        raise ValueError(
+            f"got weight of shape {tuple(weight.shape)} for {plan.channels} channels and a kernel of {plan.taps}: "
+            "give it the shape that the machine was made with"
+        )
+    y, z = _solution(plan, y0), _solution(plan, y0)
+    bias_address = 0 if bias is None else bias.data_ptr()
+    memory = _memory(plan, y), _memory(plan, z)
+    _entry().forward(*_call(machine, plan, y0), _matrices(weight), bias_address, _tensor(y0), _tensor(z0), memory)
+    return y, z
+
+
+def backward(
+    machine: "ParametricMachine",
+    weight: Tensor,
+    y: Tensor,
+    z: Tensor,
+    v0: Tensor | None,
+    u0: Tensor | None,
+    needed: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
+    """The gradients of weight and bias, if needed, and ``u`` and ``v``, each ``(sample, channels, *size)``."""
+    plan = machine.plan(tuple(y.shape[2:]))
+    v0, u0 = v0 if v0 is None else v0.resolve_neg(), u0 if u0 is None else u0.resolve_neg()
+    u, v = _solution(plan, y), _solution(plan, y)
+    Q = torch.empty((plan.taps, plan.channels, plan.channels), dtype=y.dtype) if needed[0] else None
+    b = torch.empty(plan.channels, dtype=y.dtype) if needed[1] else None
+    memory = _memory(plan, y), _memory(plan, z), _memory(plan, u), _memory(plan, v)
+    gradients = 0 if Q is None else Q.data_ptr(), 0 if b is None else b.data_ptr()
+    _entry().backward(*_call(machine, plan, y), _matrices(weight), _tensor(v0), _tensor(u0), memory, gradients)
+    if Q is not None:
+        Q = Q[0] if weight.dim() == 2 else Q.permute(1, 2, 0).reshape(weight.shape)
+    return Q, b, u, v
 
 
 def _differentiable(
@@ -166,18 +188,38 @@ def _is_wrapped(x: Tensor | None) -> bool:
 # ---- tensors as addresses ------------------------------------------------------------------------------------
 
 
-def _solution(plan: Plan, like: Tensor, channels: int) -> Tensor:
+def _call(machine: "ParametricMachine", plan: Plan, like: Tensor) -> tuple[Any, ...]:
+    """What both calls begin with: a number of the type, the tables, and channels, taps and samples."""
+    return LIKE[like.dtype], plan.program.resolvent, _codes(machine), (plan.channels, plan.taps, like.shape[0])
+
+
+def _solution(plan: Plan, like: Tensor) -> Tensor:
     """Memory for ``[channel, position]``, padding included, seen as ``(sample, channel, *size)``.
 
     Not a view for autograd: what changes it in place is found, and told, when the gradient is taken.
     """
     samples, _, *size = like.shape
     row = plan.positions * samples
-    shape, strides = (samples, channels, *size), (1, row, *(samples * stride for stride in plan.strides))
+    shape, strides = (samples, plan.channels, *size), (1, row, *(samples * stride for stride in plan.strides))
     if not plan.margins:
         return torch.empty_strided(shape, strides, dtype=like.dtype, device="cpu")
-    memory = torch.empty(channels * row, dtype=like.dtype, device="cpu").untyped_storage()
+    memory = torch.empty(plan.channels * row, dtype=like.dtype, device="cpu").untyped_storage()
     return torch.empty(0, dtype=like.dtype, device="cpu").set_(memory, samples * plan.first, shape, strides)
+
+
+def memory(x: Tensor, channels: int) -> Tensor:
+    """All of the memory of a solution, ``[channel, position]``, padding included."""
+    whole = x.untyped_storage()
+    row = whole.nbytes() // (channels * x.element_size())
+    return torch.empty(0, dtype=x.dtype, device="cpu").set_(whole, 0, (channels, row), (row, 1))
+
+
+def solution(machine: "ParametricMachine", X: Tensor, like: Tensor) -> Tensor:
+    """Memory ``[channel, position]`` as ``(sample, channel, *size)``, of the size of a tensor of that form."""
+    samples, _, *size = like.shape
+    plan = machine.plan(tuple(size))
+    strides = 1, plan.positions * samples, *(samples * stride for stride in plan.strides)
+    return X.as_strided((samples, plan.channels, *size), strides, X.storage_offset() + samples * plan.first)
 
 
 def _layout(x: Tensor) -> tuple[Any, ...]:

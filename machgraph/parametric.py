@@ -12,7 +12,7 @@ from machgraph.architecture import Architecture
 from machgraph.boxes import Padding, convolution_plan, dense_plan, margins, recurrent_plan
 from machgraph.parametric_machine import ParametricMachine as ParametricMachine
 from machgraph.partition import Mask, Partition, channel_mask, lag_mask, shortcut_mask
-from machgraph.plan import Plan
+from machgraph.plan import Plan, Span
 from machgraph.recurrence import Recurrence
 
 
@@ -60,6 +60,11 @@ class DenseMachine(ParametricMachine):
     def plan_of(self, partition: Partition, shortcuts: Mask, size: tuple[int, ...] = ()) -> Plan:
         """The instructions of algorithm 1."""
         return dense_plan(partition, shortcuts)
+
+    @property
+    def margins(self) -> tuple[Span, ...]:
+        """Padding before and after, along each axis of positions."""
+        return ()
 
     @property
     def weight_mask(self) -> Mask:
@@ -121,7 +126,7 @@ class ConvMachine(ParametricMachine):
     def plan_of(self, partition: Partition, shortcuts: Mask, size: tuple[int, ...]) -> Plan:
         """One box a block, over all positions."""
         if self.padding == "circular":
-            for extent, sides in zip(size, margins(self.kernel_size, self.dilation, self.padding), strict=True):
+            for extent, sides in zip(size, self.margins, strict=True):
                 if max(sides) > extent:
                     raise ValueError(
                         f"got {extent} positions for a circular kernel that reaches {max(sides)} beyond: "
@@ -130,14 +135,18 @@ class ConvMachine(ParametricMachine):
         return convolution_plan(partition, shortcuts, size, self.kernel_size, self.dilation, self.padding)
 
     @property
+    def margins(self) -> tuple[Span, ...]:
+        """Padding before and after, along each axis of positions."""
+        return margins(self.kernel_size, self.dilation, self.padding)
+
+    @property
     def weight_mask(self) -> Mask:
         """Which weights there are, ``(channels, channels, *kernel_size)``: all taps of a pair of blocks, or none."""
         mask = channel_mask(self.shortcuts, self.partition)
         return np.broadcast_to(mask.reshape(*mask.shape, *[1] * self.dimensions), self.weight.shape).copy()
 
     def _linear(self, weight: Tensor, z: Tensor) -> Tensor:
-        sides = margins(self.kernel_size, self.dilation, self.padding)
-        pad = [side for margin in reversed(sides) for side in margin]
+        pad = [side for margin in reversed(self.margins) for side in margin]
         convolution = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[self.dimensions - 1]
         flat = z.reshape(-1, *z.shape[self._axis :])
         padded = nn.functional.pad(flat, pad, mode="circular" if self.padding == "circular" else "constant")
@@ -219,6 +228,11 @@ class RecurrentMachine(ParametricMachine):
         ['σ_0[t=0]', 'w_1[t=0]', 'σ_1[t=0]', 'σ_0[t=1]', 'w_1[t=1]', 'σ_1[t=1]']
         """
         return Recurrence(self).unroll(steps)
+
+    @property
+    def margins(self) -> tuple[Span, ...]:
+        """Padding before and after, along each axis of positions."""
+        return ((self.lags, 0),)
 
     @property
     def weight_mask(self) -> Mask:

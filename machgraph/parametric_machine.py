@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from machgraph import compiled
-from machgraph.activation import Activation, Pointwise, per_block
+from machgraph import compiled, operator
+from machgraph.activation import ACTIVATIONS, Activation, Pointwise, per_block
 from machgraph.architecture import Architecture, Machine
 from machgraph.lower import lowered, plain_is_wanted
 from machgraph.partition import Mask, Partition
-from machgraph.plan import Plan
+from machgraph.plan import Plan, Span
 from machgraph.resolvent import linear_resolvent, resolvent
 
 
@@ -84,8 +84,18 @@ class ParametricMachine(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def margins(self) -> tuple[Span, ...]:
+        """Padding before and after, along each axis of positions."""
+
+    @property
+    @abstractmethod
     def weight_mask(self) -> Mask:
         """Which weights there are, a boolean array of the shape of ``weight``."""
+
+    @property
+    def is_named(self) -> bool:
+        """Whether all activations have names, so that the machine can be described in words."""
+        return all(ACTIVATIONS.get(activation.name) is activation for activation in self.activation)
 
     @property
     def dimensions(self) -> int:
@@ -97,11 +107,12 @@ class ParametricMachine(nn.Module, ABC):
 
         The fan-in counts the inputs that the mask leaves, over all taps; a block that hears nothing begins at 0.
         """
-        mask = torch.from_numpy(self.weight_mask).to(self.weight.device)
+        there = self.weight_mask
+        mask = torch.from_numpy(there).to(self.weight.device)
         with torch.no_grad():
             for i in range(len(self.partition)):
                 rows = self.partition.block(i)
-                inputs = int(mask[rows.start].sum())
+                inputs = int(there[rows.start].sum())
                 bound = inputs**-0.5 if inputs else 0.0
                 self.weight[rows].uniform_(-bound, bound, generator=generator)
                 if self.bias is not None:
@@ -127,6 +138,8 @@ class ParametricMachine(nn.Module, ABC):
         """
         if slopes is None and compiled.serves(self, y0, z0):
             return compiled.resolvent(self, y0, z0)
+        if slopes is None and operator.is_wanted(self, y0, z0):
+            return operator.resolvent(self, y0, z0)
         y0 = self._checked(y0, "y0")
         batch, size = self._batch_and_size(y0)
         if z0 is not None:

@@ -1,0 +1,83 @@
+"""The compiled loop as operators of torch: compilers take a machine whole, and get its gradients too."""
+
+import pytest
+import torch
+
+import machgraph as mg
+from machgraph import compiled, operator
+
+pytestmark = pytest.mark.skipif(not compiled.AVAILABLE, reason="numba is not installed")
+
+MACHINES = {
+    "dense": (lambda **more: mg.DenseMachine((5, 4, 3, 2), **more), (7, 5)),
+    "convolution": (lambda **more: mg.ConvMachine((3, 4, 2), (3, 2), **more), (4, 3, 6, 5)),
+    "circular": (lambda **more: mg.ConvMachine((3, 4, 2), 3, padding="circular", **more), (4, 3, 6)),
+    "recurrence": (lambda **more: mg.RecurrentMachine((3, 4, 2), 2, **more), (4, 3, 9)),
+}
+
+
+@pytest.fixture(params=MACHINES)
+def case(request):
+    make, shape = MACHINES[request.param]
+    generator = torch.Generator().manual_seed(0)
+    machine = make(activation="tanh", generator=generator, dtype=torch.float64)
+    y0, z0 = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    return machine, y0.requires_grad_(), z0.requires_grad_()
+
+
+def gradients(machine, y0, z0, solve):
+    y, z = solve(y0, z0)
+    inputs = [machine.weight, machine.bias, y0, *([] if z0 is None else [z0])]
+    return y, z, *torch.autograd.grad((y.cos() * z).sum(), inputs)
+
+
+@pytest.mark.parametrize("with_z0", [False, True])
+def test_operators_keep_what_torch_asks_of_them(case, with_z0):
+    machine, y0, z0 = case
+    arguments = (machine.weight, machine.bias, y0, z0 if with_z0 else None, operator.described(machine))
+    torch.library.opcheck(torch.ops.machgraph.resolvent.default, arguments)
+
+
+@pytest.mark.parametrize("with_z0", [False, True])
+def test_a_compiler_takes_a_machine_whole(case, with_z0):
+    machine, y0, z0 = case
+    z0 = z0 if with_z0 else None
+    targets = []
+
+    def backend(graph, _):
+        targets.extend(node.target for node in graph.graph.nodes if node.op == "call_function")
+        return graph
+
+    torch.compiler.reset()
+    taken = torch.compile(machine.solve, fullgraph=True, backend=backend)
+    results = gradients(machine, y0, z0, taken)
+    for a, b in zip(results, gradients(machine, y0, z0, machine.solve), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    assert torch.ops.machgraph.resolvent in targets or torch.ops.machgraph.resolvent.default in targets
+    assert not any("conv" in str(target) or "linear" in str(target) for target in targets)
+
+
+def test_compiled_whole_by_inductor_for_any_batch(case):
+    machine, y0, _ = case
+    torch.compiler.reset()
+    taken = torch.compile(machine.solve, fullgraph=True, dynamic=True)
+    for samples in (4, 3):
+        part = y0[:samples].detach().requires_grad_()
+        for a, b in zip(
+            gradients(machine, part, None, taken), gradients(machine, part, None, machine.solve), strict=True
+        ):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_a_nonlinearity_of_ones_own_is_looked_into():
+    machine = mg.DenseMachine((3, 4, 2), activation=lambda y: y * y)
+    targets = []
+
+    def backend(graph, _):
+        targets.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    torch.compiler.reset()
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(torch.compile(machine, fullgraph=True, backend=backend)(x), machine(x))
+    assert not any("machgraph" in target for target in targets)
