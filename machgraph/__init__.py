@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     from machgraph.parametric import ConvMachine as ConvMachine
     from machgraph.parametric import DenseMachine as DenseMachine
     from machgraph.parametric import RecurrentMachine as RecurrentMachine
+    from machgraph.population import Population as Population
     from machgraph.portable import export as export
     from machgraph.trace import from_torch as from_torch
+    from machgraph.training import Objective as Objective
+    from machgraph.training import Optimizer as Optimizer
+    from machgraph.training import batches as batches
+    from machgraph.warm_up import warm_up as warm_up
 
 _HOME = {
     "Architecture": "architecture",
@@ -31,6 +36,10 @@ _HOME = {
     "DenseMachine": "parametric",
     "Machine": "architecture",
     "NilpotentMachine": "nilpotent",
+    "Objective": "training",
+    "Optimizer": "training",
+    "Population": "population",
+    "batches": "training",
     "depends_on": "independence",
     "depth_sequence": "cofiltration",
     "RecurrentMachine": "parametric",
@@ -40,6 +49,7 @@ _HOME = {
     "from_torch": "trace",
     "load": "io",
     "save": "io",
+    "warm_up": "warm_up",
 }
 _MODULES = ("draw", "index", "regularize")
 

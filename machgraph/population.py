@@ -79,12 +79,12 @@ class Population:
 
     Examples
     --------
-    >>> from machgraph import DenseMachine
-    >>> from machgraph.training import batches
+    >>> from machgraph import DenseMachine, batches
     >>> x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     >>> population = Population(Objective("squared_error"))
     >>> for width in (4, 8):
-    ...     _ = population.enter(DenseMachine((3, width, 1)), Optimizer("adam", learning_rate=0.01))
+    ...     machine = DenseMachine((3, width, 1), activation=("identity", "tanh", "identity"))
+    ...     _ = population.enter(machine, Optimizer("adam", learning_rate=0.02))
     >>> (data,) = batches(x, x.sum(1, keepdim=True), size=16)
     >>> before = population.measure([data])
     >>> for _ in range(50):
