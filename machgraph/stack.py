@@ -156,7 +156,8 @@ class Stack:
             [[o.learning_rate, o.weight_decay, *b, o.epsilon] for o, b in zip(options, betas, strict=True)]
         ).T
         names = [self._activations(machine) for machine in machines]
-        self.activations = tuple(_mixed(row) for row in zip(*names, strict=True))
+        self.activations = tuple(_mixed(row, like.device) for row in zip(*names, strict=True))
+        self.captured: dict[Any, _Captured] = {}
         self.plans: dict[tuple[int, ...], tuple[Plan, Tensor]] = {}
 
     def state(self, candidate: "Candidate") -> State:
@@ -174,14 +175,29 @@ class Stack:
     def descend(self, data: Batches, rates: Sequence[float]) -> "dict[Candidate, float]":
         """One step on each batch; the mean losses."""
         total = self.weight.new_zeros(len(self.candidates))
-        for inputs, targets, rate in zip(data.inputs, data.targets, rates, strict=True):
-            weight, bias = self.weight.detach().requires_grad_(), self.bias.detach().requires_grad_()
-            outputs = self._outputs(weight, bias, inputs, data.size)
-            losses = self._losses(outputs, targets, self.objective.label_smoothing)
-            gradients = torch.autograd.grad(losses.sum(), (weight, bias))
-            self._step(gradients[0] * self.mask, gradients[1] * self.bias_mask, rate)
-            total += losses.detach()
+        for inputs, targets, rate in zip(data.inputs, data.targets, total.new_tensor(rates), strict=True):
+            batch = inputs, targets, rate
+            if self.weight.is_cuda:
+                key = data.size, inputs.shape, targets.shape
+                if key not in self.captured:
+                    self.captured[key] = _Captured(self, data.size, batch)
+                total += self.captured[key].replay(batch)
+            else:
+                total += self.step(data.size, batch)
         return dict(zip(self.candidates, (total / len(data)).tolist(), strict=True))
+
+    def step(self, size: tuple[int, ...], batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """One step of all candidates on a batch (inputs, targets, and what their learning rates are multiplied with).
+
+        The losses before it are returned. Nothing in it waits for the device.
+        """
+        inputs, targets, rate = batch
+        weight, bias = self.weight.detach().requires_grad_(), self.bias.detach().requires_grad_()
+        outputs = self._outputs(weight, bias, inputs, size)
+        losses = self._losses(outputs, targets, self.objective.label_smoothing)
+        gradients = torch.autograd.grad(losses.sum(), (weight, bias))
+        self._step(gradients[0] * self.mask, gradients[1] * self.bias_mask, rate)
+        return losses.detach()
 
     def measure(self, parts: Sequence[Batches]) -> "dict[Candidate, tuple[float, float]]":
         """Mean losses, and fractions of hits."""
@@ -217,7 +233,7 @@ class Stack:
         many = targets.expand(len(outputs), -1)
         return F.cross_entropy(outputs, many, reduction="none", label_smoothing=smoothing).mean(-1)
 
-    def _step(self, weight_gradient: Tensor, bias_gradient: Tensor, rate: float) -> None:
+    def _step(self, weight_gradient: Tensor, bias_gradient: Tensor, rate: Tensor) -> None:
         """One step of every candidate's optimizer, each with its own settings; as in torch.optim."""
         self.steps += 1
         weight_first, weight_second, bias_first, bias_second = self.means
@@ -266,6 +282,33 @@ class Stack:
         return row
 
 
+class _Captured:
+    """A step as a graph of CUDA: recorded once, then started whole, without the cost of its hundred small kernels."""
+
+    def __init__(self, stack: Stack, size: tuple[int, ...], batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        learned = (stack.weight, stack.bias, *stack.means, stack.steps)
+        before = [tensor.clone() for tensor in learned]
+        self.batch = tuple(tensor.clone() for tensor in batch)
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # libraries set themselves up, which can't be recorded
+                stack.step(size, self.batch)  # type: ignore[arg-type]
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.losses = stack.step(size, self.batch)  # type: ignore[arg-type]
+        for tensor, value in zip(learned, before, strict=True):
+            tensor.copy_(value)
+
+    def replay(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """The step on this batch; the losses are good until the next."""
+        for tensor, value in zip(self.batch, batch, strict=True):
+            tensor.copy_(value)
+        self.graph.replay()
+        return self.losses
+
+
 def _geometry(candidate: "Candidate") -> Any:
     """What candidates of one stack have in common."""
     machine = candidate.machine
@@ -285,15 +328,13 @@ def _place(index: Tensor, own: Tensor) -> Any:
     return (slice(None), index[:, None], index) if own.dim() == 3 else index
 
 
-def _mixed(row: Sequence[Activation | None]) -> Activation:
+def _mixed(row: Sequence[Activation | None], device: torch.device) -> Activation:
     """One activation for a slot of the whole stack, where each candidate has its own, or none."""
     kinds = list({id(activation): activation for activation in row if activation is not None}.values())
     if len(kinds) == 1:
         return kinds[0]
-    groups = [
-        torch.tensor([p for p, own in enumerate(row) if own is kind or (own is None and kind is kinds[0])])
-        for kind in kinds
-    ]
+    members = [[p for p, own in enumerate(row) if own is kind or (own is None and kind is kinds[0])] for kind in kinds]
+    groups = [torch.tensor(places, device=device) for places in members]
 
     def function(y: Tensor) -> Tensor:
         z = torch.empty_like(y)
