@@ -1,0 +1,227 @@
+"""Machines that are trained together fare as each does alone by torch's own optimizers, whoever enters or leaves."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import machgraph as mg
+from machgraph import compiled, population
+
+RATES = [1.0, 0.5, 0.7, 0.2]
+SIZES = {"dense": (), "convolution": (5, 4), "recurrence": (7,)}
+OPTIMIZERS = {
+    "sgd": mg.Optimizer("sgd", 0.05, weight_decay=0.1, momentum=0.8),
+    "adam": mg.Optimizer("adam", 0.01, weight_decay=0.1, betas=(0.8, 0.99)),
+    "adamw": mg.Optimizer("adamw", 0.01, weight_decay=0.1, epsilon=1e-4),
+}
+needs_numba = pytest.mark.skipif(not compiled.AVAILABLE, reason="numba is not installed")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+TRAINERS = [
+    pytest.param("compiled", marks=needs_numba),
+    "stacked",
+    pytest.param("cuda", marks=needs_cuda),
+]
+
+
+def machine(kind, widths, activation, dtype, seed, **more):
+    options = {"activation": activation, "dtype": dtype, "generator": torch.Generator().manual_seed(seed), **more}
+    if kind == "dense":
+        return mg.DenseMachine(widths, **options)
+    if kind == "convolution":
+        return mg.ConvMachine(widths, (3, 2), **options)
+    return mg.RecurrentMachine(widths, 2, **options)
+
+
+def machines(kind, dtype):
+    """Three of different depth, widths, activations and shortcuts."""
+    shortcuts = None if kind == "recurrence" else "sequential"
+    return [
+        machine(kind, (3, 4, 5, 2), "tanh", dtype, seed=0),
+        machine(kind, (3, 7, 2), ("identity", "gelu", "identity"), dtype, seed=1, shortcuts=shortcuts),
+        machine(kind, (3, 2, 2, 2, 2), "relu", dtype, seed=2, bias=False),
+    ]
+
+
+def samples(kind, loss, reading, dtype, number=22):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(number, 3, *SIZES[kind], generator=generator, dtype=dtype)
+    axes = SIZES[kind] if reading == "each" else ()
+    if loss == "cross_entropy":
+        return x, torch.randint(0, 2, (number, *axes), generator=generator)
+    return x, torch.randn(number, 2, *axes, generator=generator, dtype=dtype)
+
+
+def read(machine, x, reading):
+    """Outputs as a loss of torch takes them: ``(sample, output)`` or ``(sample, output, position)``."""
+    z = machine.output(machine.reference(machine.weight, machine.bias, x)[1])
+    if z.dim() == 2:
+        return z
+    z = machine.split(machine.reference(machine.weight, machine.bias, x)[1])[-1].flatten(2)
+    return {"mean": z.mean(-1), "last": z[..., -1], "each": z}[reading]
+
+
+def alone(machine, options, objective, x, y, size, rates):
+    """A loop of plain torch over batches as they come; the losses."""
+    made = {
+        "sgd": lambda p: torch.optim.SGD(p, momentum=options.momentum, weight_decay=options.weight_decay),
+        "adam": lambda p: torch.optim.Adam(p, betas=options.betas, weight_decay=options.weight_decay),
+        "adamw": lambda p: torch.optim.AdamW(p, betas=options.betas, weight_decay=options.weight_decay),
+    }
+    optimizer, losses = made[options.kind](list(machine.parameters())), []
+    for k, rate in enumerate(rates):
+        k %= len(x) // size
+        part, target = x[k * size : (k + 1) * size], y[k * size : (k + 1) * size]
+        outputs = read(machine, part, objective.reading)
+        if objective.loss == "cross_entropy":
+            loss = F.cross_entropy(outputs, target.flatten(1) if target.dim() > 1 else target, label_smoothing=0.05)
+        else:
+            loss = (outputs - target.reshape(outputs.shape)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        if machine.bias is not None and not machine.shortcuts[..., 0, :].any():
+            machine.bias.grad[: machine.partition.widths[0]] = 0  # whoever hears the input has a bias of its own
+        for group in optimizer.param_groups:
+            group["lr"], group["eps"] = rate * options.learning_rate, options.epsilon
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("kind", "loss", "reading"),
+    [
+        ("dense", "cross_entropy", "mean"),
+        ("dense", "squared_error", "each"),
+        ("convolution", "cross_entropy", "mean"),
+        ("convolution", "squared_error", "each"),
+        ("recurrence", "cross_entropy", "each"),
+        ("recurrence", "squared_error", "last"),
+    ],
+)
+def test_as_alone_whoever_enters_or_leaves(kind, loss, reading, options, trainer, monkeypatch):
+    if trainer == "stacked":
+        monkeypatch.setattr(population, "trains", lambda machine: False)
+    device = "cuda" if trainer == "cuda" else "cpu"
+    objective = mg.Objective(loss, reading, label_smoothing=0.05 if loss == "cross_entropy" else 0.0)
+    x, y = samples(kind, loss, reading, torch.float64)
+    full, rest = mg.batches(x.to(device), y.to(device), size=5)
+    first, second, third = (copy.deepcopy(one).to(device) for one in machines(kind, torch.float64))
+    together = mg.Population(objective, threads=2)
+    a, b = together.enter(first, options), together.enter(second, options)
+    told = [together.descend(full, RATES)]
+    c = together.enter(third, options)
+    told.append(together.descend(full, RATES))
+    together.leave([a])
+    told.append(together.descend(full, RATES))
+    measured = together.measure([full, rest])
+    for candidate, place, rounds in ((b, 1, 3), (c, 2, 2)):
+        twin = machines(kind, torch.float64)[place]
+        losses = alone(twin, options, objective, x, y, 5, RATES * rounds)
+        assert told[2][place - 1] == pytest.approx(np.mean(losses[-4:]), rel=1e-8)
+        assert candidate.steps == 4 * rounds
+        candidate.store()
+        for name, parameter in candidate.machine.named_parameters():
+            torch.testing.assert_close(parameter.cpu(), getattr(twin, name), rtol=1e-8, atol=1e-10)
+        with torch.no_grad():
+            outputs = read(twin, x, reading)
+        if loss == "cross_entropy":
+            target = y.flatten(1) if y.dim() > 1 else y
+            expected = F.cross_entropy(outputs, target).item(), (outputs.argmax(1) == target).double().mean().item()
+        else:
+            expected = (outputs - y.reshape(outputs.shape)).square().mean().item(), 0.0
+        assert measured[place - 1] == pytest.approx(expected, rel=1e-8)
+
+
+@needs_numba
+def test_the_number_of_threads_and_of_neighbours_changes_no_bit():
+    x, y = samples("dense", "cross_entropy", "mean", torch.float32)
+    data = mg.batches(x, y, size=4)[0]
+    results = []
+    for threads, others in ((1, 0), (2, 0), (2, 7)):
+        together = mg.Population(mg.Objective("cross_entropy"), threads=threads)
+        candidate = together.enter(machine("dense", (3, 6, 2), "tanh", torch.float32, seed=0), mg.Optimizer())
+        for seed in range(others):
+            together.enter(machine("dense", (3, 9, 4, 2), "relu", torch.float32, seed), mg.Optimizer("sgd"))
+        for _ in range(3):
+            together.descend(data, [1.0] * len(data))
+        results.append(candidate.weights()[0])
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("trainer", TRAINERS[:2])
+def test_one_that_diverges_harms_nobody(trainer, monkeypatch):
+    if trainer == "stacked":
+        monkeypatch.setattr(population, "trains", lambda machine: False)
+    x, y = samples("dense", "squared_error", "mean", torch.float64)
+    data = mg.batches(x, y, size=5)[0]
+    good, wild = (machine("dense", (3, 6, 2), "identity", torch.float64, seed=0) for _ in range(2))
+    together = mg.Population(mg.Objective("squared_error"))
+    together.enter(good, OPTIMIZERS["sgd"])
+    together.enter(wild, mg.Optimizer("sgd", 1e200))
+    for _ in range(4):
+        fine, wrong = together.descend(data, RATES)
+    assert not np.isfinite(wrong)
+    twin = machine("dense", (3, 6, 2), "identity", torch.float64, seed=0)
+    losses = alone(twin, OPTIMIZERS["sgd"], mg.Objective("squared_error"), x, y, 5, RATES * 4)
+    assert fine == pytest.approx(np.mean(losses[-4:]), rel=1e-8)
+
+
+def test_a_nonlinearity_of_ones_own_is_trained_too():
+    def cube(y):
+        return y**3
+
+    x, y = samples("dense", "squared_error", "mean", torch.float64)
+    data = mg.batches(x, y, size=5)[0]
+    together = mg.Population(mg.Objective("squared_error"))
+    together.enter(machine("dense", (3, 6, 2), cube, torch.float64, seed=0), OPTIMIZERS["adam"])
+    together.enter(machine("dense", (3, 6, 2), "tanh", torch.float64, seed=0), OPTIMIZERS["adam"])
+    told = together.descend(data, RATES)
+    for activation, loss in ((cube, told[0]), ("tanh", told[1])):
+        twin = machine("dense", (3, 6, 2), activation, torch.float64, seed=0)
+        losses = alone(twin, OPTIMIZERS["adam"], mg.Objective("squared_error"), x, y, 5, RATES)
+        assert loss == pytest.approx(np.mean(losses), rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"y": torch.zeros(22, 2)}, "targets of torch.float32 for the loss cross_entropy: give classes"),
+        ({"y": torch.full((22,), 2)}, "classes from 2 to 2 for a machine of 2 outputs: they count from 0"),
+        ({"y": torch.zeros(22, 4, dtype=torch.long)}, "targets for 4 positions a sample, where outputs are read at 1"),
+        ({"x": torch.randn(22, 9)}, "inputs of 9 channels and 0 axes of positions for DenseMachine"),
+        ({"x": torch.randn(22, 3, 4)}, "inputs of 3 channels and 1 axes of positions for DenseMachine"),
+        ({"x": torch.randn(22, 3).double()}, "inputs of torch.float64 on cpu for a machine of torch.float32"),
+    ],
+)
+def test_data_that_do_not_fit(change, sentence):
+    given = {"x": torch.randn(22, 3), "y": torch.zeros(22, dtype=torch.long), **change}
+    together = mg.Population(mg.Objective("cross_entropy"))
+    together.enter(mg.DenseMachine((3, 2)), mg.Optimizer())
+    data = mg.batches(given["x"], given["y"], size=5)[0]
+    with pytest.raises(ValueError, match=sentence):
+        together.descend(data, [1.0] * len(data))
+
+
+def test_wrong_settings():
+    data = mg.batches(torch.randn(8, 3), torch.zeros(8, dtype=torch.long), size=4)[0]
+    together = mg.Population(mg.Objective("cross_entropy"))
+    with pytest.raises(ValueError, match="got 3 rates for 2 batches: give one for each"):
+        together.descend(data, [1.0] * 3)
+    with pytest.raises(TypeError, match="got Linear: a population trains dense, convolutional, recurrent machines"):
+        together.enter(torch.nn.Linear(3, 2), mg.Optimizer())
+    for wrong, sentence in (
+        (lambda: mg.Optimizer("adagrad"), "got optimizer 'adagrad'"),
+        (lambda: mg.Optimizer(learning_rate=-1.0), "learning_rate=-1.0: it must be 0 or more"),
+        (lambda: mg.Optimizer(betas=(0.9, 1.0)), "betas=\\(0.9, 1.0\\): from 0 to below 1"),
+        (lambda: mg.Objective("hinge"), "got loss 'hinge'"),
+        (lambda: mg.Objective("cross_entropy", "first"), "got reading 'first'"),
+        (lambda: mg.Objective("cross_entropy", label_smoothing=1.0), "label_smoothing=1.0: from 0 to below 1"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            wrong()
