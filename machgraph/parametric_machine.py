@@ -284,7 +284,8 @@ class ParametricMachine(nn.Module, ABC):
         if 0 in x.shape[x.dim() - self.dimensions :]:
             raise ValueError(f"got {name} of shape {tuple(x.shape)}: it has no positions; give at least one")
         device = self.weight.device.type
-        if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if autocast and x.dtype != torch.float64:
             x = x.to(torch.get_autocast_dtype(device))
         elif x.dtype != self.weight.dtype or x.device != self.weight.device:
             raise ValueError(
