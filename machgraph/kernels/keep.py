@@ -47,8 +47,8 @@ class _Announcer(event.Listener):  # type: ignore[misc]
         self.tell: Callable[[str], object] | None = tell
 
     def on_start(self, event: Any) -> None:
-        function = getattr(event.data["dispatcher"], "py_func", None)
-        if self.tell and getattr(function, "__module__", "").startswith("machgraph.kernels"):
+        function = getattr(event.data["dispatcher"], "py_func", None)  # anybody's, perhaps of no module
+        if self.tell and str(getattr(function, "__module__", None)).startswith("machgraph.kernels"):
             self.tell("machgraph: compiling its loop for this processor, once (some 20 s)")
             self.tell = None
 
