@@ -15,7 +15,7 @@ from machgraph.parametric_machine import ParametricMachine
 from machgraph.training import Batches, Objective, Optimizer, read_positions
 
 if TYPE_CHECKING:
-    from machgraph.population import Candidate
+    from machgraph.population import Candidate, Rates
 
 
 def trains(machine: ParametricMachine) -> bool:
@@ -41,10 +41,9 @@ class CompiledTrainer:
         for candidate in candidates:
             self.members.pop(candidate, None)
 
-    def descend(self, data: Batches, rates: Sequence[float]) -> "dict[Candidate, float]":
+    def descend(self, data: Batches, rates: "Rates") -> "dict[Candidate, float]":
         """One step on each batch; the mean losses."""
-        factors = np.asarray(rates, dtype=np.float64)
-        return self._each(lambda member: member.descend(data, factors))
+        return self._each(lambda member: member.descend(data, rates[member.candidate]))
 
     def measure(self, parts: Sequence[Batches]) -> "dict[Candidate, tuple[float, float]]":
         """Mean losses, and fractions of hits."""

@@ -5,11 +5,13 @@ stacked along the first axis of the global tensor, so that each product of the l
 both, each machine's result is the one that it gets when it is trained alone, whoever enters or leaves meanwhile.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from machgraph.compiled_training import CompiledTrainer, trains
@@ -46,6 +48,9 @@ class Candidate:
                 self.machine.bias.copy_(bias)
 
 
+Rates = Mapping[Candidate, NDArray[np.float64]]
+
+
 class Trainer(Protocol):
     """How the machines of a population are trained: one by one in the compiled loop, or stacked."""
 
@@ -55,7 +60,7 @@ class Trainer(Protocol):
     def leave(self, candidates: Sequence[Candidate]) -> None:
         """Forget these."""
 
-    def descend(self, data: Batches, rates: Sequence[float]) -> dict[Candidate, float]:
+    def descend(self, data: Batches, rates: Rates) -> dict[Candidate, float]:
         """One step on each batch; the mean losses."""
 
     def measure(self, parts: Sequence[Batches]) -> dict[Candidate, tuple[float, float]]:
@@ -122,13 +127,14 @@ class Population:
             trainer.leave([candidate for candidate in self.candidates if candidate in leaving])
         self.candidates = [candidate for candidate in self.candidates if candidate not in leaving]
 
-    def descend(self, data: Batches, rates: Sequence[float]) -> list[float]:
+    def descend(self, data: Batches, rates: ArrayLike) -> list[float]:
         """One step of each machine on each batch, in order.
 
         Parameters
         ----------
         data : batches; all machines see the same.
-        rates : for each batch, what is multiplied with each machine's own learning rate.
+        rates : ``[batch]``, what each machine's own learning rate is multiplied with; or ``[candidate, batch]``, a
+            schedule for each.
 
         Returns
         -------
@@ -138,10 +144,16 @@ class Population:
         ------
         ValueError : data that do not fit the machines, or another number of rates than of batches.
         """
-        if len(rates) != len(data):
-            raise ValueError(f"got {len(rates)} rates for {len(data)} batches: give one for each")
+        factors = np.asarray(rates, dtype=np.float64)
+        shapes = (len(data),), (len(self.candidates), len(data))
+        if factors.shape not in shapes:
+            raise ValueError(
+                f"got rates of shape {factors.shape} for {len(data)} batches and {len(self.candidates)} candidates: "
+                "give one for each batch, or a row of them for each candidate"
+            )
         self._check(data)
-        losses = self._compiled.descend(data, rates) | self._stacked.descend(data, rates)
+        by_candidate = dict(zip(self.candidates, np.broadcast_to(factors, shapes[1]), strict=True))
+        losses = self._compiled.descend(data, by_candidate) | self._stacked.descend(data, by_candidate)
         for candidate in self.candidates:
             candidate.steps += len(data)
         return [losses[candidate] for candidate in self.candidates]

@@ -23,7 +23,7 @@ from machgraph.resolvent import resolvent
 from machgraph.training import Batches, Objective, read_positions
 
 if TYPE_CHECKING:
-    from machgraph.population import Candidate
+    from machgraph.population import Candidate, Rates
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class StackedTrainer:
             for candidate in leaving:
                 del self.states[candidate]
 
-    def descend(self, data: Batches, rates: Sequence[float]) -> "dict[Candidate, float]":
+    def descend(self, data: Batches, rates: "Rates") -> "dict[Candidate, float]":
         """One step on each batch; the mean losses."""
         self._stack()
         losses: dict[Candidate, float] = {}
@@ -172,10 +172,11 @@ class Stack:
         for candidate in self.candidates:
             candidate.seconds += seconds / len(self.candidates)
 
-    def descend(self, data: Batches, rates: Sequence[float]) -> "dict[Candidate, float]":
+    def descend(self, data: Batches, rates: "Rates") -> "dict[Candidate, float]":
         """One step on each batch; the mean losses."""
         total = self.weight.new_zeros(len(self.candidates))
-        for inputs, targets, rate in zip(data.inputs, data.targets, total.new_tensor(rates), strict=True):
+        factors = total.new_tensor(np.stack([rates[candidate] for candidate in self.candidates], axis=1))
+        for inputs, targets, rate in zip(data.inputs, data.targets, factors, strict=True):
             batch = inputs, targets, rate
             if self.weight.is_cuda:
                 key = data.size, inputs.shape, targets.shape
@@ -187,7 +188,7 @@ class Stack:
         return dict(zip(self.candidates, (total / len(data)).tolist(), strict=True))
 
     def step(self, size: tuple[int, ...], batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """One step of all candidates on a batch (inputs, targets, and what their learning rates are multiplied with).
+        """One step of all candidates on a batch (inputs, targets, factors of the learning rates).
 
         The losses before it are returned. Nothing in it waits for the device.
         """
@@ -243,7 +244,7 @@ class Stack:
         ):
             settings = self.settings.view(5, -1, *[1] * (p.dim() - 1))
             step, (learning_rate, decay, first, second, epsilon) = self.steps.view_as(settings[0]), settings
-            pace, held = rate * learning_rate, self.mask if p is self.weight else self.bias_mask
+            pace, held = rate.view_as(step) * learning_rate, self.mask if p is self.weight else self.bias_mask
             if self.kind == "sgd":
                 g = g + decay * p * held
                 m.copy_(torch.where(step == 1, g, first * m + g))

@@ -137,6 +137,21 @@ def test_as_alone_whoever_enters_or_leaves(kind, loss, reading, options, trainer
         assert measured[place - 1] == pytest.approx(expected, rel=1e-8)
 
 
+@pytest.mark.parametrize("trainer", TRAINERS[:2])
+def test_schedules_of_their_own(trainer, monkeypatch):
+    if trainer == "stacked":
+        monkeypatch.setattr(population, "trains", lambda machine: False)
+    x, y = samples("dense", "squared_error", "mean", torch.float64)
+    data = mg.batches(x, y, size=5)[0]
+    together, schedules = mg.Population(mg.Objective("squared_error")), (RATES, RATES[::-1])
+    for _ in schedules:
+        together.enter(machine("dense", (3, 6, 2), "tanh", torch.float64, seed=0), OPTIMIZERS["adamw"])
+    for loss, rates in zip(together.descend(data, schedules), schedules, strict=True):
+        twin = machine("dense", (3, 6, 2), "tanh", torch.float64, seed=0)
+        losses = alone(twin, OPTIMIZERS["adamw"], mg.Objective("squared_error"), x, y, 5, rates)
+        assert loss == pytest.approx(np.mean(losses), rel=1e-8)
+
+
 @needs_numba
 def test_the_number_of_threads_and_of_neighbours_changes_no_bit():
     x, y = samples("dense", "cross_entropy", "mean", torch.float32)
@@ -211,7 +226,9 @@ def test_data_that_do_not_fit(change, sentence):
 def test_wrong_settings():
     data = mg.batches(torch.randn(8, 3), torch.zeros(8, dtype=torch.long), size=4)[0]
     together = mg.Population(mg.Objective("cross_entropy"))
-    with pytest.raises(ValueError, match="got 3 rates for 2 batches: give one for each"):
+    with pytest.raises(
+        ValueError, match="rates of shape \\(3,\\) for 2 batches and 0 candidates: give one for each batch"
+    ):
         together.descend(data, [1.0] * 3)
     with pytest.raises(TypeError, match="got Linear: a population trains dense, convolutional, recurrent machines"):
         together.enter(torch.nn.Linear(3, 2), mg.Optimizer())
