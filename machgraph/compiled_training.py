@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +55,24 @@ class CompiledTrainer:
         return self.members[candidate].weights()
 
     def _each(self, do: Callable[["_Member"], Any]) -> "dict[Candidate, Any]":
-        members = list(self.members.values())
-        if self.threads == 1 or len(members) <= 1:
-            return {member.candidate: do(member) for member in members}
-        with ThreadPoolExecutor(self.threads) as pool:
-            return dict(zip(self.members, pool.map(do, members), strict=True))
+        """What it gives for each candidate; every thread takes the next one as soon as it is free."""
+        results: dict[Candidate, Any] = {}
+        waiting = iter(list(self.members.values()))
+
+        def work() -> None:
+            for member in waiting:
+                results[member.candidate] = do(member)
+
+        others = min(self.threads, len(self.members)) - 1
+        futures = [self._pool.submit(work) for _ in range(others)]
+        work()
+        for future in futures:
+            future.result()
+        return results
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads)
 
 
 class _Member:
