@@ -64,7 +64,7 @@ def serves(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> bool:
         and 1 <= shape[1] <= channels
         and 0 not in shape
         and (bias is None or (_has_memory(bias, dtype) and bias.is_contiguous() and bias.shape == (channels,)))
-        and (z0 is None or (isinstance(z0, Tensor) and _has_memory(z0, dtype) and _fits(z0.shape, shape, channels)))
+        and (z0 is None or (isinstance(z0, Tensor) and _has_memory(z0, dtype) and fits(z0.shape, shape, channels)))
         and (torch.get_num_threads() <= 2 or weight.numel() * y0.numel() < LARGE * shape[1])
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
@@ -78,7 +78,8 @@ def _has_memory(x: Tensor, dtype: torch.dtype) -> bool:
     return type(x) in PLAIN and x.dtype == dtype and x.is_cpu and not x.is_neg()
 
 
-def _fits(z0: torch.Size, y0: torch.Size, channels: int) -> bool:
+def fits(z0: torch.Size, y0: torch.Size, channels: int) -> bool:
+    """Whether tensors of these shapes go together: they may differ in the number of channels alone."""
     return len(z0) == len(y0) and z0[0] == y0[0] and z0[2:] == y0[2:] and 1 <= z0[1] <= channels
 
 
@@ -99,7 +100,7 @@ class _Resolvent(torch.autograd.Function):
         ctx: Any, machine: "ParametricMachine", weight: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         y, z = forward(machine, weight, bias, y0, z0)
-        ctx.machine, ctx.layout = machine, _layout(z)
+        ctx.machine, ctx.architecture, ctx.layout = machine, _architecture(machine), _layout(z)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(weight, bias, y0, z0, y, z)
         return y, z
@@ -109,6 +110,8 @@ class _Resolvent(torch.autograd.Function):
         weight, bias, y0, z0, y, z = ctx.saved_tensors
         if v0 is None and u0 is None:
             return (None,) * 5
+        if any(now is not then for now, then in zip(_architecture(ctx.machine), ctx.architecture, strict=True)):
+            raise RuntimeError("the machine got other shortcuts or activations after this solution: solve it again")
         if (
             torch.is_grad_enabled()
             or _is_wrapped(v0)
@@ -177,6 +180,11 @@ def _differentiable(
     for i, gradient in zip(wanted, found, strict=True):
         gradients[i] = gradient
     return gradients
+
+
+def _architecture(machine: "ParametricMachine") -> tuple[Any, ...]:
+    """What a solution depends on besides tensors; a change makes new objects."""
+    return machine.partition, machine.shortcuts, machine.activation
 
 
 def _is_wrapped(x: Tensor | None) -> bool:

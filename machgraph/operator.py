@@ -25,17 +25,25 @@ def is_wanted(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> bo
     Machines whose nonlinearities have no names are looked into.
     """
     exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    if not torch.compiler.is_compiling() or exporting() or not compiled.AVAILABLE or not isinstance(y0, Tensor):
+        return False
+    weight, bias = machine.weight, machine.bias
+    shape, channels = y0.shape, weight.shape[0]
     return (
-        torch.compiler.is_compiling()
-        and not exporting()
-        and compiled.AVAILABLE
-        and machine.is_named
+        machine.is_named
         and y0.dtype in compiled.LIKE
-        and y0.dtype == machine.weight.dtype
+        and _is_alike(weight, y0)
         and y0.device.type == "cpu"
-        and y0.dim() == machine.weight.dim()
-        and (z0 is None or z0.shape[0] == y0.shape[0])
+        and len(shape) == weight.dim()
+        and 1 <= shape[1] <= channels
+        and 0 not in shape
+        and (bias is None or (_is_alike(bias, y0) and bias.shape == (channels,)))
+        and (z0 is None or (_is_alike(z0, y0) and compiled.fits(z0.shape, shape, channels)))
     )
+
+
+def _is_alike(x: Tensor, y0: Tensor) -> bool:
+    return isinstance(x, Tensor) and x.dtype == y0.dtype and x.device == y0.device
 
 
 def resolvent(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -85,6 +93,7 @@ def _resolvent(
 ) -> tuple[Tensor, Tensor]:
     """``Y`` and ``Z``, each ``[channel, position]``."""
     machine = _machine(description)
+    bias = None if bias is None else bias.contiguous()
     y, z = compiled.forward(machine, weight.contiguous(), bias, y0, z0)
     return compiled.memory(y, len(weight)), compiled.memory(z, len(weight))
 

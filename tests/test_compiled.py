@@ -239,6 +239,16 @@ def test_a_solution_that_was_changed_is_told(case, half):
         loss.backward()
 
 
+def test_a_machine_that_was_changed_is_told(case):
+    machine, y0, z0 = case
+    (_, z), (_, other) = machine.solve(y0, z0), machine.solve(y0, z0)
+    machine.shortcuts = machine.shortcuts & False
+    with pytest.raises(RuntimeError, match="other shortcuts or activations"):
+        z.sum().backward()
+    with pytest.raises(RuntimeError, match="other shortcuts or activations"):
+        other.sum().backward(create_graph=True)
+
+
 @pytest.mark.parametrize("half", [0, 1])
 def test_one_half_alone(case, half):
     machine, y0, z0 = case
@@ -512,6 +522,29 @@ def test_weights_of_another_machine_are_refused(case):
     machine, y0, _ = case
     with pytest.raises((RuntimeError, ValueError)):
         functional_call(machine, {"weight": machine.weight[:-1, :-1].contiguous()}, y0[:, :1])
+
+
+@pytest.mark.parametrize("kind", ["with gaps", "of another type"])
+def test_strange_biases_in_what_torch_compiles(kind):
+    machine, size = made("same")
+    y0, bias = given_to(machine, size)[0], STRANGE_BIASES[kind](machine.bias.detach())
+    solve = torch.compile(lambda bias, y0: functional_call(machine, {"bias": bias}, y0), backend="eager")
+    close([solve(bias, y0)], [machine.reference(machine.weight, bias.double(), y0)[1]])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "sentence"),
+    [
+        (((3, 5, 3),), "got y0 of shape"),
+        (((3, 2, 0),), "it has no positions"),
+        (((3, 2, 3), (3, 5, 3)), "got z0 of shape"),
+        (((3, 2, 3), (3, 2, 2)), "they may differ in the number of channels alone"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_what_torch_compiles(shapes, sentence):
+    solve = torch.compile(made("same")[0].solve, backend="eager")
+    with pytest.raises((ValueError, torch._dynamo.exc.TorchDynamoException), match=sentence):
+        solve(*(torch.ones(shape, dtype=torch.float64) for shape in shapes))
 
 
 # ---- training ----------------------------------------------------------------------------------------------------
