@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
-PACKAGES = ("machgraph", "torch", "numpy", "optuna", "scikit-learn")
+PACKAGES = ("machgraph", "torch", "numpy", "numba", "optuna", "scikit-learn")
 
 
 def write(name: str, command: str, result: Any, folder: Path = FOLDER) -> Path:
