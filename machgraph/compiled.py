@@ -134,7 +134,8 @@ def forward(
             f"got weight of shape {tuple(weight.shape)} for {plan.channels} channels and a kernel of {plan.taps}: "
             "give it the shape that the machine was made with"
         )
-    y, z = _solution(plan, y0), _solution(plan, y0)
+    y = _solution(plan, y0)
+    z = _another(plan, y)
     bias_address = 0 if bias is None else bias.data_ptr()
     memory = _memory(plan, y), _memory(plan, z)
     _entry().forward(*_call(machine, plan, y0), _matrices(weight), bias_address, _tensor(y0), _tensor(z0), memory)
@@ -153,7 +154,7 @@ def backward(
     """The gradients of weight and bias, if needed, and ``u`` and ``v``, each ``(sample, channels, *size)``."""
     plan = machine.plan(tuple(y.shape[2:]))
     v0, u0 = v0 if v0 is None else v0.resolve_neg(), u0 if u0 is None else u0.resolve_neg()
-    u, v = _solution(plan, y), _solution(plan, y)
+    u, v = _another(plan, y), _another(plan, y)
     Q = torch.empty((plan.taps, plan.channels, plan.channels), dtype=y.dtype) if needed[0] else None
     b = torch.empty(plan.channels, dtype=y.dtype) if needed[1] else None
     memory = _memory(plan, y), _memory(plan, z), _memory(plan, u), _memory(plan, v)
@@ -213,6 +214,11 @@ def _solution(plan: Plan, like: Tensor) -> Tensor:
         return torch.empty_strided(shape, strides, dtype=like.dtype, device="cpu")
     memory = torch.empty(plan.channels * row, dtype=like.dtype, device="cpu").untyped_storage()
     return torch.empty(0, dtype=like.dtype, device="cpu").set_(memory, samples * plan.first, shape, strides)
+
+
+def _another(plan: Plan, x: Tensor) -> Tensor:
+    """Memory for one more solution of this size."""
+    return _solution(plan, x) if plan.margins else torch.empty_like(x)
 
 
 def memory(x: Tensor, channels: int) -> Tensor:

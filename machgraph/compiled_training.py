@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from machgraph.population import Candidate, Rates
 
 
+NO_RATES = np.empty(0)
+
+
 def trains(machine: ParametricMachine) -> bool:
     """Whether the compiled loop can train the machine: on the CPU, with nonlinearities that it knows."""
     weight = machine.weight
@@ -94,9 +97,12 @@ class _Member:
         return self._pass(data, self.objective.label_smoothing, rates)[0]
 
     def measure(self, parts: Sequence[Batches]) -> tuple[float, float]:
-        results = [self._pass(data, 0.0, np.empty(0)) for data in parts]
-        loss, right = np.average(results, axis=0, weights=[data.samples for data in parts])
-        return float(loss), float(right)
+        loss, right, samples = 0.0, 0.0, 0
+        for data in parts:
+            one_loss, one_right = self._pass(data, 0.0, NO_RATES)
+            loss, right = loss + data.samples * one_loss, right + data.samples * one_right
+            samples += data.samples
+        return loss / samples, right / samples
 
     def _pass(self, data: Batches, smoothing: float, rates: NDArray[np.float64]) -> tuple[float, float]:
         began = perf_counter()

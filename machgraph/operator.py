@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def is_wanted(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> bool:
-    """Whether a compiler is at work, and the operators can serve this input: real, on the CPU, and not too large.
+    """For a compiler at work: whether the operators can serve this input, real numbers on the CPU.
 
     Machines whose nonlinearities have no names are looked into.
     """
     exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-    if not torch.compiler.is_compiling() or exporting() or not compiled.AVAILABLE or not isinstance(y0, Tensor):
+    if exporting() or not compiled.AVAILABLE or not isinstance(y0, Tensor):
         return False
     weight, bias = machine.weight, machine.bias
     shape, channels = y0.shape, weight.shape[0]

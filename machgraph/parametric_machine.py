@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from machgraph import compiled, operator
+from machgraph import compiled
 from machgraph.activation import ACTIVATIONS, Activation, Pointwise, per_block
 from machgraph.architecture import Architecture, Machine
 from machgraph.lower import lowered, plain_is_wanted
@@ -138,8 +138,11 @@ class ParametricMachine(nn.Module, ABC):
         """
         if slopes is None and compiled.serves(self, y0, z0):
             return compiled.resolvent(self, y0, z0)
-        if slopes is None and operator.is_wanted(self, y0, z0):
-            return operator.resolvent(self, y0, z0)
+        if slopes is None and torch.compiler.is_compiling():
+            from machgraph import operator  # to define operators, torch loads its compiler
+
+            if operator.is_wanted(self, y0, z0):
+                return operator.resolvent(self, y0, z0)
         y0 = self._checked(y0, "y0")
         batch, size = self._batch_and_size(y0)
         if z0 is not None:
@@ -186,7 +189,8 @@ class ParametricMachine(nn.Module, ABC):
 
     def output(self, z: Tensor) -> Tensor:
         """The last block of ``z``."""
-        return self.split(z)[-1]
+        width = self.partition.widths[-1]
+        return z.narrow(self._axis, self.partition.size - width, width)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         """``x`` of ``(*batch, channels, *size)`` by block."""
