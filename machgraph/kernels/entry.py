@@ -13,7 +13,8 @@ from numba.extending import intrinsic
 from machgraph.kernels.keep import kept, sources
 from machgraph.kernels.loop import add_weight_gradient, solve, solve_dual, total
 
-NEAR = 16  # channels that are read side by side: a line of the cache
+NEAR = 8  # channels that are read side by side, each from a row of its own: rows may fall on one place in the cache
+LINE = 16  # positions of a channel that are read one after the other
 
 
 @intrinsic
@@ -48,6 +49,19 @@ def _add(X, like, frame, samples, tensor):
     if address == 0:
         return
     given = carray(_pointer(like, address), (1 << 60,))
+    if frame[2] > 1:
+        for channel in range(channels):
+            row = X[channel]
+            for a in range(frame[0]):
+                for b in range(frame[1]):
+                    position = ((frame[3] + a) * frame[7] + frame[4] + b) * frame[8] + frame[5]
+                    start = channel * strides[1] + a * strides[2] + b * strides[3]
+                    for first in range(0, frame[2], LINE):
+                        for sample in range(samples):
+                            for c in range(first, min(first + LINE, frame[2])):
+                                value = given[start + sample * strides[0] + c * strides[4]]
+                                row[(position + c) * samples + sample] += value
+        return
     for near in range(0, channels, NEAR):
         for a in range(frame[0]):
             for b in range(frame[1]):

@@ -30,9 +30,27 @@ from machgraph.kernels.program import (
     WRAP,
 )
 
+CHUNK = 2048  # columns that neighbouring products go over together: what they read and write stays in the cache
+
 
 def _solver(name: str, transposed: bool, activate: Any) -> Any:
     """The loop, with W or its transpose, and with what it does for ``Z[box] += σ(Y[box])``."""
+
+    def accumulate(table, begin, end, moved, samples, W, Y, Z):
+        longest = 0
+        for k in range(begin, end):
+            longest = max(longest, samples * (table[k, COLUMN_END] - table[k, COLUMN]))
+        for start in range(0, longest, CHUNK):
+            for k in range(begin, end):
+                step = table[k]
+                rows, inputs = slice(step[ROW], step[ROW_END]), slice(step[INPUT], step[INPUT_END])
+                first, offset = samples * (step[COLUMN] + moved) + start, samples * step[OFFSET]
+                last = min(samples * (step[COLUMN_END] + moved), first + CHUNK)
+                if first < last:
+                    left = W[step[TAP], inputs, rows].T if transposed else W[step[TAP], rows, inputs]
+                    add_product(Y[rows, first:last], left, Z[inputs, first + offset : last + offset])
+
+    accumulate = njit(named(name, accumulate), error_model="numpy")
 
     def solve(table, border, samples, W, Y, Z, codes, arrays):
         i = 0
@@ -40,17 +58,22 @@ def _solver(name: str, transposed: bool, activate: Any) -> Any:
             repeated = table[i, KIND] == REPEAT
             body, turns, stride = (table[i, 1], table[i, 2], table[i, 3]) if repeated else (1, 1, 0)
             i += repeated
+            while not repeated and i + body < len(table) and table[i + body, KIND] != REPEAT:
+                body += 1
             for turn in range(turns):
-                for j in range(i, i + body):
+                j = i
+                while j < i + body:
+                    end = j
+                    while end < i + body and table[end, KIND] == ACCUMULATE:
+                        end += 1
+                    if end > j:
+                        accumulate(table, j, end, turn * stride, samples, W, Y, Z)
+                        j = end
+                        continue
                     step = table[j]
-                    rows = slice(step[ROW], step[ROW_END])
                     first = samples * (step[COLUMN] + turn * stride)
                     last = samples * (step[COLUMN_END] + turn * stride)
-                    if step[KIND] == ACCUMULATE:
-                        inputs, offset = slice(step[INPUT], step[INPUT_END]), samples * step[OFFSET]
-                        left = W[step[TAP], inputs, rows].T if transposed else W[step[TAP], rows, inputs]
-                        add_product(Y[rows, first:last], left, Z[inputs, first + offset : last + offset])
-                    elif step[KIND] == ACTIVATE:
+                    if step[KIND] == ACTIVATE:
                         activate(codes[step[BLOCK]], step[ROW], step[ROW_END], first, last, Y, Z, arrays)
                     elif step[KIND] == CLEAR:
                         _clear(Y if step[DUAL] else Z, step, border, samples)
@@ -58,6 +81,7 @@ def _solver(name: str, transposed: bool, activate: Any) -> Any:
                         _wrap(Z, step, border, samples)
                     else:
                         _fold(Y, step, border, samples)
+                    j += 1
             i += body
 
     return njit(named(name, solve), error_model="numpy")
@@ -96,15 +120,21 @@ solve_dual = _solver("dual", transposed=True, activate=_boxed(_sigma_dual))
 @njit(error_model="numpy")
 def add_weight_gradient(products, samples, Q, V, Z):
     """``Q += V Z*`` where the plan reads weights (eq. 14); the rows of ``Q`` are contiguous."""
+    length = 0
     for i in range(len(products)):
-        step = products[i]
-        rows, inputs, offset = (
-            slice(step[ROW], step[ROW_END]),
-            slice(step[INPUT], step[INPUT_END]),
-            samples * step[OFFSET],
-        )
-        first, last = samples * step[COLUMN], samples * step[COLUMN_END]
-        add_outer(Q[step[TAP], rows, inputs], V[rows, first:last], Z[inputs, first + offset : last + offset])
+        length = max(length, samples * (products[i, COLUMN_END] - products[i, COLUMN]))
+    for start in range(0, length, CHUNK):
+        for i in range(len(products)):
+            step = products[i]
+            rows, inputs, offset = (
+                slice(step[ROW], step[ROW_END]),
+                slice(step[INPUT], step[INPUT_END]),
+                samples * step[OFFSET],
+            )
+            first = samples * step[COLUMN] + start
+            last = min(samples * step[COLUMN_END], first + CHUNK)
+            if first < last:
+                add_outer(Q[step[TAP], rows, inputs], V[rows, first:last], Z[inputs, first + offset : last + offset])
 
 
 @njit(error_model="numpy", fastmath={"reassoc", "contract"})
