@@ -28,7 +28,7 @@ better than that, it is by knowing where good masks are; the rest is not repeati
 The errors given are over the searches, 20 on each table; the tables are only as many as the seeds, and the best masks
 equally good up to noise, so small differences in held-out regret say nothing.
 
-    python -m experiments.regret            about seven minutes for the table, and one for the searches
+    python -m experiments.regret            about a minute for the table, and one for the searches
     python -m experiments.regret --score    the searches alone, on the table that is there
 
 What ``regret.csv`` holds already is not trained again, so it can be interrupted at any time. Its ``mask`` has a digit
