@@ -7,94 +7,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from search.table import Kind, infer, listing, nearest, parse, plain, read, require
+from search.columns import Column, Floats
+from search.table import listing, nearest, read, require
+from search.target import Label, Task
 
 if TYPE_CHECKING:
     import polars as pl
 
-Task = Literal["classification", "regression"]
-Label = str | int | float
-Floats = NDArray[np.float64]
-
-MOST_LEVELS = 32  # levels of a category that get a feature of their own; the rarer ones share one
-ID_SHARE = 0.5  # text with more levels than this share of the rows names rows, it says nothing of others
-ID_NAME = re.compile(r"|id|index|unnamed: 0|(.*[_ ])?(id|uuid)|row([_ ]?(id|number|nr))?", re.IGNORECASE)
-YEAR, WEEK, DAY = 365.2425, 7.0, 1.0  # periods of a date's waves, in days
 FARTHEST = 1e6  # scaled values are kept within this, so that no cell of a new file overflows float32
-
-
-@dataclass(frozen=True)
-class Column:
-    """How one column of a table becomes features.
-
-    A number or a date (days since 1970) is its value, ``fill`` where it has none, then a sine and a cosine for each of
-    its ``periods``, then, with ``gaps``, whether it was missing. A category is one feature a level (``None``: missing)
-    and, with ``other``, one that all further levels share; without it a level not seen in training is none of them.
-    ``words`` are the texts that count as missing in a column of numbers or dates.
-    """
-
-    name: str
-    kind: Kind
-    words: tuple[str, ...] = ()
-    fill: float = 0.0
-    gaps: bool = False
-    periods: tuple[float, ...] = ()
-    levels: tuple[str | None, ...] = ()
-    other: bool = False
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """A name for each feature."""
-        if self.kind == "category":
-            levels = ["missing" if level is None else level for level in self.levels] + ["(other)"] * self.other
-            return tuple(f"{self.name} = {level}" for level in levels)
-        waves = [f"{self.name}, {wave} of {period:g} days" for period in self.periods for wave in ("sine", "cosine")]
-        return (self.name, *waves, *[f"{self.name} is missing"] * self.gaps)
-
-    @property
-    def is_scaled(self) -> tuple[bool, ...]:
-        """Whether each feature is scaled: those that are 0 or 1 stay as they are, lest a rare level become huge."""
-        values = 0 if self.kind == "category" else 1 + 2 * len(self.periods)
-        return tuple(i < values for i in range(len(self.features)))
-
-    def encode(self, series: pl.Series) -> Floats:
-        """The features of a column, shape ``(rows, features)``, before scaling.
-
-        Raises
-        ------
-        ValueError : a cell of another kind than the column's.
-        """
-        cells = plain(series)
-        if cells is None:
-            raise ValueError(f"column '{self.name}' holds {series.dtype}: numbers, texts or dates were expected")
-        parsed = parse(cells, self.kind)
-        if self.kind == "category":
-            codes = {level: code for code, level in enumerate(self.levels)}
-            unseen = len(self.levels) if self.other else -1
-            picked = [codes.get(text, -1 if text is None else unseen) for text in parsed.to_list()]
-            return np.equal.outer(picked, np.arange(len(self.features))).astype(np.float64)
-        wrong = cells.is_not_null() & parsed.is_null()
-        wrong &= ~parse(cells, "category").is_in(self.words)
-        if wrong.any():
-            row = wrong.arg_true()[0]
-            raise ValueError(
-                f"column '{self.name}' has {series[row]!r} in row {row + 1}: "
-                f"a {self.kind} was expected, so correct it or leave the cell empty"
-            )
-        values = finite(parsed)
-        missing = np.isnan(values)
-        values = np.where(missing, self.fill, values)
-        waves = [wave(2 * np.pi * values / period) for period in self.periods for wave in (np.sin, np.cos)]
-        return np.stack([values, *waves, *[missing] * self.gaps], axis=1, dtype=float)
 
 
 @dataclass(frozen=True)
@@ -107,7 +34,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Columns, scales and target as the training rows had them."""
+    """Columns, scales and target as the training rows had them.
+
+    ``image`` tells that the features lie on a grid: channels, then the extent of each axis; it is empty for a table.
+    """
 
     columns: tuple[Column, ...]
     mean: tuple[float, ...]  # of each feature
@@ -117,11 +47,17 @@ class Encoder:
     classes: tuple[Label, ...] = ()
     target_mean: float = 0.0
     target_scale: float = 1.0
+    image: tuple[int, ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
         """A name for each input of the network."""
         return tuple(name for column in self.columns for name in column.features)
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of features."""
+        return len(self.mean)
 
     def encode(self, table: str | os.PathLike[str] | pl.DataFrame | Mapping[str, Any]) -> NDArray[np.float32]:
         """The inputs of a network, shape ``(rows, features)``; columns are found by name, others are ignored.
@@ -150,6 +86,10 @@ class Encoder:
         with np.errstate(over="ignore"):
             scaled = (raw - self.mean) / self.scale
         return np.clip(scaled, -FARTHEST, FARTHEST).astype(np.float32)
+
+    def scaled(self, values: Floats) -> NDArray[np.float32]:
+        """Numbers to answer in the unit that a network learns: that of the training rows' standard deviation."""
+        return ((values - self.target_mean) / self.target_scale).astype(np.float32)
 
     def decode(self, outputs: ArrayLike) -> Answers:
         """Answers from a network's outputs: logits of shape ``(rows, classes)``, or ``(rows, 1)`` scaled numbers.
@@ -186,107 +126,3 @@ class Encoder:
 
 def _frozen(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-
-
-def finite(series: pl.Series) -> Floats:
-    """The numbers of a column, nan where there is none or it is infinite."""
-    values = series.to_numpy().astype(float)
-    return np.where(np.isfinite(values), values, np.nan)
-
-
-Tell = Callable[[str, str], None]  # (what was done, to which column)
-
-
-def fit_columns(frame: pl.DataFrame, training: NDArray[np.intp]) -> tuple[tuple[Column, ...], list[str]]:
-    """The columns worth keeping, as the training rows have them, and sentences about what was done with which.
-
-    Whether a column holds numbers, dates or text is read off all rows; every statistic off the training rows.
-
-    Raises
-    ------
-    ValueError : no column is worth keeping.
-    """
-    told: dict[str, list[str]] = {}
-
-    def tell(what: str, which: str) -> None:
-        told.setdefault(what, []).append(which or "the one without a name")
-
-    fitted = [_fit_column(series, training, tell) for series in frame]
-    columns = tuple(column for column in fitted if column is not None)
-    notes = [f"{what}: {listing(which)}." for what, which in told.items()]
-    if not columns:
-        raise ValueError(" ".join(["no column is left to learn from.", *notes]))
-    return columns, notes
-
-
-def _fit_column(series: pl.Series, training: NDArray[np.intp], tell: Tell) -> Column | None:
-    name, cells = series.name, plain(series)
-    if cells is None:
-        tell("Dropped, as neither numbers, texts nor dates", f"{name} ({series.dtype})")
-        return None
-    kind, words = infer(cells)
-    parsed = parse(cells, kind)
-    seen = parsed[training]
-    if reason := _why_dropped(name, kind, seen):
-        tell(f"Dropped, {reason}", name)
-        return None
-    if kind == "category":
-        return _fit_category(name, seen.to_list(), tell)
-    if words:
-        tell(f"Texts among {kind}s count as missing", f"{name} ({listing(map(repr, words), 3)})")
-    if infinite := int(parsed.is_infinite().sum()):
-        tell("Infinite values count as missing", f"{name} ({infinite})")
-    values, missing = finite(seen), int(np.isnan(finite(parsed)).sum())
-    present = values[~np.isnan(values)]
-    gaps = len(present) < len(values)
-    if missing:
-        marked = ", which a feature marks" if gaps else ""
-        tell(f"Missing values become the training median{marked}", f"{name} ({missing})")
-    periods: tuple[float, ...] = ()
-    if kind == "date":
-        hours = bool((present % 1).any())
-        periods = (YEAR, WEEK, DAY) if hours else (YEAR, WEEK)
-        tell(f"Dates became days since 1970 and waves of {'year, week and day' if hours else 'year and week'}", name)
-    return Column(name, kind, words, float(np.median(present)), gaps, periods)
-
-
-def _why_dropped(name: str, kind: Kind, seen: pl.Series) -> str | None:
-    present, rows = seen.drop_nulls(), len(seen)
-    distinct = present.n_unique()
-    if seen.n_unique() < 2:
-        return "as the same in every training row"
-    if kind == "category":
-        names_rows = distinct > MOST_LEVELS // 2 and distinct > ID_SHARE * rows
-    else:
-        if not np.isfinite(present.to_numpy()).any():
-            return "as no training row has a finite value"
-        whole = kind == "number" and bool((present % 1 == 0).all())
-        names_rows = whole and distinct == rows and ID_NAME.fullmatch(name) is not None
-    return "as they name rows (nearly every training row has its own)" if names_rows else None
-
-
-def _fit_category(name: str, texts: Sequence[str | None], tell: Tell) -> Column:
-    counts = Counter(text for text in texts if text is not None)
-    ranked = sorted(counts, key=lambda level: (-counts[level], level))
-    levels: list[str | None] = [*sorted(ranked[:MOST_LEVELS]), *[None] * (None in texts)]
-    rarer = len(ranked[MOST_LEVELS:])
-    what = "Categories, one feature a level, none for a level not seen in training"
-    tell(what, f"{name} ({len(levels)}{f', and one that {rarer} rarer levels share' if rarer else ''})")
-    return Column(name, "category", levels=tuple(levels), other=rarer > 0)
-
-
-def moments(values: Floats, axis: int | None = 0) -> tuple[Floats, Floats]:
-    """Mean and scale of values, along an axis or of all; a scale of 1 where they are all the same."""
-    largest = np.maximum(np.abs(values).max(axis=axis), np.finfo(float).tiny)  # squares of 1e300 would overflow
-    shares = values / largest
-    mean, scale = shares.mean(axis=axis) * largest, shares.std(axis=axis) * largest
-    constant = (values.max(axis=axis) == values.min(axis=axis)) | (scale == 0)
-    return mean, np.where(constant, 1.0, scale)
-
-
-def fit_scales(columns: Sequence[Column], frame: pl.DataFrame, one_unit: bool) -> tuple[Floats, Floats]:
-    """Mean and scale of each feature over the rows given; with ``one_unit`` the same for all."""
-    raw = np.hstack([column.encode(frame[column.name]) for column in columns])
-    mean, scale = moments(raw, None if one_unit else 0)
-    scaled = np.array([flag for column in columns for flag in column.is_scaled])
-    return np.where(scaled, mean, 0.0), np.where(scaled, scale, 1.0)

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.preprocessing import StandardScaler
 
+from search.columns import MOST_LEVELS, moments
 from search.data import BUNDLED, from_frame, load, split
-from search.encoder import MOST_LEVELS, Encoder, moments
+from search.encoder import Encoder
+from search.shape import Shape
 from search.table import infer, parse, plain, read
 
 
@@ -81,6 +83,18 @@ def test_digits_keep_every_pixel_on_one_scale():
     assert len(set(dataset.encoder.scale)) == 1
 
 
+def test_digits_are_an_image_and_tables_are_none():
+    """Features of the image are the pixels row by row, as scikit-learn's own images have them."""
+    dataset = load("digits", seed=1)
+    assert dataset.shape == Shape(64, 10, (1, 8, 8))
+    assert dataset.describe()[0] == "digits: 1,797 rows, 64 columns used, 64 features, an image of 8 × 8"
+    images = load_digits().images[dataset.test.rows]
+    x = dataset.test.x * dataset.encoder.scale[0] + dataset.encoder.mean[0]
+    np.testing.assert_allclose(x.reshape(-1, *dataset.shape.image)[:, 0], images, atol=1e-5)
+    assert Encoder.from_json(dataset.encoder.to_json()).image == (1, 8, 8)
+    assert load("diabetes").shape == Shape(10, 1)
+
+
 def test_regression_targets_are_in_units_of_the_training_part():
     dataset = load("diabetes")
     assert dataset.train.y.mean() == pytest.approx(0, abs=1e-6)
@@ -89,6 +103,50 @@ def test_regression_targets_are_in_units_of_the_training_part():
     assert answers.probabilities is None
     assert answers.values.min() >= 25
     np.testing.assert_allclose(answers.values, np.round(answers.values), atol=1e-3)  # the progression is a whole number
+
+
+# ---- images in tables
+
+
+@pytest.fixture
+def pixels():
+    """Two channels of 2 × 3 pixels, the second a hundred times as bright; one pixel is always dark. 60 rows."""
+    rng = np.random.default_rng(2)
+    bright = rng.random((60, 2, 2, 3)) * np.array([1.0, 100.0])[:, None, None]
+    bright[:, 0, 0, 0] = 0.0
+    frame = pl.DataFrame(bright.reshape(60, 12), schema=[f"p{i}" for i in range(12)])
+    return bright, frame.with_columns(pl.Series("kind", rng.choice(["a", "b"], 60)))
+
+
+def test_an_image_in_a_table_has_one_scale_a_channel(tmp_path, pixels):
+    bright, frame = pixels
+    frame.write_csv(tmp_path / "pixels.csv")
+    dataset = load(tmp_path / "pixels.csv", "kind", image=(2, 2, 3))
+    assert dataset.shape == Shape(12, 2, (2, 2, 3))
+    known = bright[dataset.train.rows]
+    mean, scale = known.mean(axis=(0, 2, 3), keepdims=True), known.std(axis=(0, 2, 3), keepdims=True)
+    expected = ((bright - mean) / scale)[dataset.test.rows].reshape(-1, 12)
+    np.testing.assert_allclose(dataset.test.x, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gap_in_an_image_becomes_its_pixels_median(pixels):
+    bright, frame = pixels
+    gaps = frame.with_columns(pl.when(pl.int_range(60) < 6).then(None).otherwise(pl.col("p7")).alias("p7"))
+    dataset = from_frame(gaps, "kind", image=(2, 2, 3))
+    assert dataset.n_inputs == 12
+    assert "Missing values become the training median of their pixel (6)." in dataset.notes
+    known = [row for row in dataset.train.rows if row >= 6]
+    assert dataset.encoder.columns[7].fill == np.median(bright.reshape(60, 12)[known, 7])
+
+
+def test_errors_about_images_in_tables(pixels):
+    _, frame = pixels
+    with pytest.raises(ValueError, match=r"got 12 columns for an image of \(1, 3, 3\): 9 were expected"):
+        from_frame(frame, "kind", image=(1, 3, 3))
+    with pytest.raises(ValueError, match="column 'p3' holds other than numbers: the columns of an image are its pix"):
+        from_frame(frame.with_columns(pl.lit("x").alias("p3")), "kind", image=(2, 2, 3))
+    with pytest.raises(ValueError, match=r"got an image of \(12,\) for 12 features"):
+        from_frame(frame, "kind", image=(12,))
 
 
 # ---- the split

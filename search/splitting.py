@@ -1,0 +1,50 @@
+"""Which rows go into which part: drawn by a seed and spread over classes, or cut in the order of time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.intp]
+
+
+def split(strata: NDArray[Any], seed: int, validation: float, test: float) -> tuple[Rows, ...]:
+    """Row numbers of the training, validation and test part, each stratum spread evenly over the three.
+
+    The rows in the order of `spread` are cut in three: so a part's share of a stratum is off by about one row at most,
+    and a stratum of two rows has one in training. A share of 0 gives an empty part, any other at least one row.
+
+    Raises
+    ------
+    ValueError : no row is left for training.
+
+    Examples
+    --------
+    >>> strata = np.array([0] * 50 + [1] * 25)
+    >>> [np.bincount(strata[part]).tolist() for part in split(strata, 0, 0.16, 0.2)]
+    [[32, 16], [8, 4], [10, 5]]
+    """
+    order = spread(strata, seed)
+    n_test, n_validation = (max(1, round(share * len(strata))) if share else 0 for share in (test, validation))
+    n_train = len(strata) - n_test - n_validation
+    if n_train < 1:
+        raise ValueError(
+            f"got {len(strata)} rows, of which validation={validation} and test={test} leave none to train on"
+        )
+    return tuple(np.sort(part) for part in np.split(order, (n_train, n_train + n_validation)))
+
+
+def spread(strata: NDArray[Any], seed: int) -> Rows:
+    """The rows in a random order in which each stratum is spread evenly.
+
+    The members of a stratum are shuffled and take evenly spaced ranks in [0, 1), shifted at random; the rows come in
+    the order of their ranks.
+    """
+    rng = np.random.default_rng(seed)
+    rank = np.empty(len(strata))
+    for stratum in np.unique(strata):
+        members = rng.permutation(np.flatnonzero(strata == stratum))
+        rank[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(rank, kind="stable")
