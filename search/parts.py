@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from search.encoder import Encoder
 from search.numbers import counted
 from search.shape import Shape
+from search.splitting import folds
 from search.table import listing
 from search.target import Label, Task
 
@@ -31,6 +32,22 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def take(self, index: NDArray[np.intp]) -> Part:
+        """Those of the rows, in this order."""
+        values = None if self.values is None else self.values[index]
+        rows = None if self.rows is None else self.rows[index]
+        return Part(self.x[index], self.y[index], values, rows)
+
+    def joined(self, other: Part) -> Part:
+        """The rows of both, in the order in which they were read where both parts know it."""
+        together = Part(np.concatenate([self.x, other.x]), np.concatenate([self.y, other.y]))
+        if self.values is not None and other.values is not None:
+            together = replace(together, values=np.concatenate([self.values, other.values]))
+        if self.rows is None or other.rows is None:
+            return together
+        rows = np.concatenate([self.rows, other.rows])
+        return replace(together, rows=rows).take(np.argsort(rows, kind="stable"))
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,32 @@ class Dataset:
     def target(self) -> str:
         """The name of what is to be answered."""
         return self.encoder.target
+
+    def whole(self) -> Dataset:
+        """Training and validation rows together as ``train``, in the order in which they were read, and no validation.
+
+        The encoder stays as it was fitted: features and answers keep their units.
+        """
+        nobody = self.validation.take(np.arange(0))
+        return replace(self, train=self.train.joined(self.validation), validation=nobody)
+
+    def folds(self, number: int, seed: int = 0) -> tuple[Dataset, ...]:
+        """Data sets that each have another share of the training and validation rows as validation, the rest as training.
+
+        Each class is spread evenly over the folds. The same number and seed give the same folds, whichever of the rows
+        were in training before; ``test`` is the same in all.
+
+        The encoder stays, so that losses are in one unit over all folds, and a machine of any fold reads new rows by
+        the same encoder. It has seen some of a fold's validation rows: what it holds of them is a share in means,
+        scales and levels, no row's answer, and it is the same for all candidates that are compared.
+
+        Raises
+        ------
+        ValueError : fewer than two folds, or more than there are rows.
+        """
+        rows = self.whole().train
+        cuts = folds(rows.y if self.classes else np.zeros(len(rows)), number, seed)
+        return tuple(replace(self, train=rows.take(outside), validation=rows.take(inside)) for outside, inside in cuts)
 
     def describe(self) -> list[str]:
         """Lines that tell a person what was read: size, task, split and what was handled."""

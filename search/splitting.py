@@ -48,3 +48,22 @@ def spread(strata: NDArray[Any], seed: int) -> Rows:
         members = rng.permutation(np.flatnonzero(strata == stratum))
         rank[members] = (np.arange(len(members)) + rng.random()) / len(members)
     return np.argsort(rank, kind="stable")
+
+
+def folds(strata: NDArray[Any], number: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """For each fold the rows outside and inside of it, each stratum spread evenly over all folds.
+
+    Raises
+    ------
+    ValueError : fewer than two folds, or more than there are rows.
+
+    Examples
+    --------
+    >>> strata = np.array([0] * 50 + [1] * 25)
+    >>> [np.bincount(strata[inside]).tolist() for _, inside in folds(strata, 5, 0)]
+    [[10, 5], [10, 5], [10, 5], [10, 5], [10, 5]]
+    """
+    if not 2 <= number <= len(strata):
+        raise ValueError(f"got {number} folds of {len(strata)} rows: at least 2, and a row for each, are needed")
+    cuts = np.array_split(spread(strata, seed), number)
+    return [(np.sort(np.concatenate(cuts[:k] + cuts[k + 1 :])), np.sort(inside)) for k, inside in enumerate(cuts)]
