@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from search.channels import encode_channels
 from search.columns import Column, Floats
-from search.table import listing, nearest, read, require
+from search.frames import array_of, frame_of, is_frame, table_of
+from search.table import listing, nearest, read
 from search.target import Label, Task
 
-if TYPE_CHECKING:
-    import polars as pl
+Layout = Literal["table", "pixels"]
 
 FARTHEST = 1e6  # scaled values are kept within this, so that no cell of a new file overflows float32
 
@@ -37,6 +38,8 @@ class Encoder:
     """Columns, scales and target as the training rows had them.
 
     ``image`` tells that the features lie on a grid: channels, then the extent of each axis; it is empty for a table.
+    A column of a ``table`` has features of its own, each with a mean and a scale; a column of ``pixels``, which come as
+    an array, is a channel, of which all features have the same.
     """
 
     columns: tuple[Column, ...]
@@ -48,34 +51,47 @@ class Encoder:
     target_mean: float = 0.0
     target_scale: float = 1.0
     image: tuple[int, ...] = ()
+    layout: Layout = "table"
 
     @property
     def features(self) -> tuple[str, ...]:
         """A name for each input of the network."""
-        return tuple(name for column in self.columns for name in column.features)
+        names = tuple(name for column in self.columns for name in column.features)
+        if self.layout == "table":
+            return names
+        return tuple(f"{name} {list(place)}" for name in names for place in np.ndindex(self.image[1:]))
 
     @property
     def n_inputs(self) -> int:
         """Number of features."""
-        return len(self.mean)
+        return len(self.mean) if self.layout == "table" else prod(self.image)
 
-    def encode(self, table: str | os.PathLike[str] | pl.DataFrame | Mapping[str, Any]) -> NDArray[np.float32]:
+    def encode(self, table: Any) -> NDArray[np.float32]:
         """The inputs of a network, shape ``(rows, features)``; columns are found by name, others are ignored.
 
         Parameters
         ----------
-        table : a CSV or Parquet file, a polars DataFrame, or anything from names to columns.
+        table : a CSV or Parquet file, a frame of polars or pandas, or anything from names to columns; where the data
+            came as arrays, an array or tensor of the same shape beside its rows.
 
         Raises
         ------
         ValueError : a column is missing, or a cell is not what its column holds (with its row, counted from 1).
         """
-        require("polars", "polars")
-        import polars as pl
-
         if isinstance(table, str | os.PathLike):
             table, _ = read(table)
-        frame = table if isinstance(table, pl.DataFrame) else pl.DataFrame(table)
+        with np.errstate(over="ignore"):
+            scaled = self._pixels(table) if self.layout == "pixels" else self._features(table)
+        return np.clip(scaled, -FARTHEST, FARTHEST).astype(np.float32)
+
+    def _pixels(self, table: Any) -> Floats:
+        """Of an array; of a table, whose columns are the pixels in their order."""
+        x = frame_of(table).to_numpy() if is_frame(table) else array_of(table)
+        return encode_channels(x, self.image, self.columns, np.array(self.mean), np.array(self.scale))
+
+    def _features(self, table: Any) -> Floats:
+        """Of a table; of an array, whose columns are called as `table_of` calls them."""
+        frame = frame_of(table) if is_frame(table) else table_of(array_of(table))
         for column in self.columns:
             if column.name not in frame.columns:
                 raise ValueError(
@@ -83,9 +99,8 @@ class Encoder:
                     f"the columns are {listing(frame.columns)}"
                 )
         raw = np.hstack([column.encode(frame[column.name]) for column in self.columns])
-        with np.errstate(over="ignore"):
-            scaled = (raw - self.mean) / self.scale
-        return np.clip(scaled, -FARTHEST, FARTHEST).astype(np.float32)
+        scaled: Floats = (raw - self.mean) / self.scale
+        return scaled
 
     def scaled(self, values: Floats) -> NDArray[np.float32]:
         """Numbers to answer in the unit that a network learns: that of the training rows' standard deviation."""

@@ -92,6 +92,10 @@ class Dataset:
         """The name of what is to be answered."""
         return self.encoder.target
 
+    def noting(self, *notes: str) -> Dataset:
+        """The same, with more to tell."""
+        return replace(self, notes=(*self.notes, *notes))
+
     def whole(self) -> Dataset:
         """Training and validation rows together as ``train``, in the order in which they were read, and no validation.
 
@@ -101,7 +105,7 @@ class Dataset:
         return replace(self, train=self.train.joined(self.validation), validation=nobody)
 
     def folds(self, number: int, seed: int = 0) -> tuple[Dataset, ...]:
-        """Data sets that each have another share of the training and validation rows as validation, the rest as training.
+        """Data sets, each with another share of the training and validation rows as validation, the rest as training.
 
         Each class is spread evenly over the folds. The same number and seed give the same folds, whichever of the rows
         were in training before; ``test`` is the same in all.
@@ -121,14 +125,17 @@ class Dataset:
     def describe(self) -> list[str]:
         """Lines that tell a person what was read: size, task, split and what was handled."""
         parts = (self.train, self.validation, self.test)
-        rows, columns = counted(sum(map(len, parts)), "row"), counted(len(self.encoder.columns), "column")
+        rows, columns = counted(sum(map(len, parts)), "row"), f"{counted(len(self.encoder.columns), 'column')} used"
         features = counted(self.n_inputs, "feature")
         counts = np.bincount([label for part in parts for label in part.y]) if self.classes else ()
         sizes = [f"{label} ({count})" for label, count in zip(self.classes, counts, strict=True)]
         task = f"{self.n_outputs} classes of '{self.target}': {listing(sizes, 12)}"
-        grid = f", an image of {' × '.join(map(str, self.shape.size))}" if self.shape.image else ""
+        size = " × ".join(map(str, self.shape.size))
+        if self.encoder.layout == "pixels":
+            columns = f"{counted(self.shape.channels, 'channel')} of {size}"
+        grid = f", an image of {size}" if size and self.encoder.layout == "table" else ""
         return [
-            f"{self.name}: {rows}, {columns} used, {features}{grid}",
+            f"{self.name}: {rows}, {columns}, {features}{grid}",
             f"{self.task}, {task}" if self.classes else f"{self.task} of '{self.target}'",
             f"split: {len(self.train)} training, {len(self.validation)} validation, {len(self.test)} held-out test",
             *self.notes,

@@ -107,3 +107,31 @@ def answers_of(column: pl.Series, target: str, task: Task | None) -> Answered:
             "each class needs two, so drop or merge them, or ask for regression if they are numbers"
         )
     return Answered(np.flatnonzero(known), codes, classes, tuple(notes))
+
+
+def numbered(column: pl.Series, target: str, classes: tuple[Label, ...]) -> Answered:
+    """What the rows of a held-out part have to answer: classes that the training part knows too, or numbers.
+
+    Raises
+    ------
+    ValueError : a class that is not among them, a cell that is no number, or no row with an answer.
+    """
+    cells = plain(column)
+    if cells is None:
+        raise ValueError(f"target '{target}' holds {column.dtype}: numbers or classes were expected")
+    texts = bool(classes) and isinstance(classes[0], str)
+    parsed = parse(cells, "category" if texts else "number")
+    known = (cells if texts else cells.fill_nan(None) if cells.dtype.is_float() else cells).is_not_null().to_numpy()
+    values = np.array(parsed.to_list(), dtype=object) if texts else finite(parsed)
+    codes = {label: code for code, label in enumerate(classes)}
+    right = np.array([value in codes for value in values]) if classes else np.isfinite(values)
+    if (known & ~right).any():
+        row = int(np.flatnonzero(known & ~right)[0])
+        wish = f"one of the classes in training ({listing(classes)})" if classes else "a number"
+        raise ValueError(f"target '{target}' has {column[row]!r} in row {row + 1}: {wish} was expected")
+    if not known.any():
+        raise ValueError(f"no row has a value of '{target}': at least one is needed")
+    rows = np.flatnonzero(known)
+    notes = [f"Dropped {counted(len(known) - len(rows), 'row')} without a value of '{target}'."]
+    numbers = np.array([codes[value] for value in values[rows]]) if classes else values[rows]
+    return Answered(rows, numbers, classes, tuple(notes) if len(rows) < len(known) else ())
