@@ -68,6 +68,8 @@ def dataset(
     if features is not None and (isinstance(data, str | os.PathLike | Dataset) or is_frame(data)):
         raise ValueError("got features beside a table: its columns have names already, so leave features out")
     if isinstance(data, Dataset):
+        if any(value is not None for value in (target, held_out, task, image)):
+            raise ValueError("got a data set that is ready beside a target, held-out part, task or image: leave it out")
         return data
     if isinstance(data, str | os.PathLike):
         found = load(data, target, held_out=held_out, **shares)
@@ -130,7 +132,7 @@ def load(
     shares: Any = {"task": task, "image": image, "validation": validation, "test": test}
     if name in BUNDLED:
         if held_out is not None:
-            raise ValueError(f"'{name}' brings its own rows: leave out the held-out file, or give a file of the others")
+            raise ValueError(f"got a held-out file beside '{name}', whose test part the seed draws: leave it out")
         frame, target = _bundled(name, target)
         return from_frame(frame, target, name, seed, **{**shares, "image": image or IMAGES.get(name)})
     if not Path(name).suffix and os.sep not in name and not Path(name).exists():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any, Literal
 
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from search.channels import encode_channels
-from search.columns import Column, Floats
+from search.columns import Column, Floats, moments
 from search.frames import array_of, frame_of, is_frame, table_of
 from search.table import listing, nearest, read
 from search.target import Label, Task
+from search.transform import NONE, Transform, fit_transform
 
 Layout = Literal["table", "pixels"]
 
@@ -39,7 +40,8 @@ class Encoder:
 
     ``image`` tells that the features lie on a grid: channels, then the extent of each axis; it is empty for a table.
     A column of a ``table`` has features of its own, each with a mean and a scale; a column of ``pixels``, which come as
-    an array, is a channel, of which all features have the same.
+    an array, is a channel, of which all features have the same. For regression, ``target_mean`` and ``target_scale``
+    are of the answers under ``transform``.
     """
 
     columns: tuple[Column, ...]
@@ -52,6 +54,7 @@ class Encoder:
     target_scale: float = 1.0
     image: tuple[int, ...] = ()
     layout: Layout = "table"
+    transform: Transform = NONE
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -103,8 +106,12 @@ class Encoder:
         return scaled
 
     def scaled(self, values: Floats) -> NDArray[np.float32]:
-        """Numbers to answer in the unit that a network learns: that of the training rows' standard deviation."""
-        return ((values - self.target_mean) / self.target_scale).astype(np.float32)
+        """Numbers to answer in the unit that a network learns: transformed, then that of the training rows' spread."""
+        return ((self.transform.forward(values) - self.target_mean) / self.target_scale).astype(np.float32)
+
+    def unscaled(self, y: ArrayLike) -> Floats:
+        """The numbers of which these are the scaled ones."""
+        return self.transform.inverse(np.asarray(y, dtype=float) * self.target_scale + self.target_mean)
 
     def decode(self, outputs: ArrayLike) -> Answers:
         """Answers from a network's outputs: logits of shape ``(rows, classes)``, or ``(rows, 1)`` scaled numbers.
@@ -124,9 +131,15 @@ class Encoder:
         if scores.ndim != 2 or scores.shape[1] != width:
             raise ValueError(f"got outputs of shape {scores.shape}: (rows, {width}) was expected")
         if self.task == "regression":
-            return Answers(scores[:, 0] * self.target_scale + self.target_mean, None)
+            return Answers(self.transform.answers(scores[:, 0] * self.target_scale + self.target_mean), None)
         odds = np.exp(scores - scores.max(axis=1, keepdims=True))
         return Answers(np.array(self.classes)[scores.argmax(axis=1)], odds / odds.sum(axis=1, keepdims=True))
+
+    def refitted(self, transform: str, values: Floats) -> Encoder:
+        """The encoder with another transform, fitted on the training rows' values."""
+        fitted = fit_transform(transform, values)
+        mean, scale = moments(fitted.forward(values), None)
+        return replace(self, transform=fitted, target_mean=float(mean), target_scale=float(scale))
 
     def to_json(self) -> str:
         """The encoder as JSON; `from_json` gives back an equal one."""
@@ -136,7 +149,10 @@ class Encoder:
     def from_json(cls, text: str) -> Encoder:
         """The encoder that `to_json` wrote."""
         fields = json.loads(text, object_hook=_frozen)
-        return cls(**{**fields, "columns": tuple(Column(**column) for column in fields["columns"])})
+        columns, transform = fields["columns"], fields.get("transform", {})
+        return cls(
+            **{**fields, "columns": tuple(Column(**column) for column in columns), "transform": Transform(**transform)}
+        )
 
 
 def _frozen(fields: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from search.encoder import Encoder
 from search.numbers import counted
@@ -13,6 +13,7 @@ from search.shape import Shape
 from search.splitting import folds
 from search.table import listing
 from search.target import Label, Task
+from search.transform import WORDS
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,53 @@ class Dataset:
         """The same, with more to tell."""
         return replace(self, notes=(*self.notes, *notes))
 
+    def transformed(self, name: str) -> Dataset:
+        """The same rows with another transform of the numbers to answer, fitted on the training rows.
+
+        Parameters
+        ----------
+        name : ``none``, ``sqrt``, ``log`` or ``yeo-johnson``.
+
+        Raises
+        ------
+        ValueError : classes, another name, or numbers below 0 for a square root or a logarithm.
+        """
+        if self.classes and name == "none":
+            return self
+        if self.classes:
+            raise ValueError(f"got the transform {name!r} for classes: it is for regression, so leave it at 'none'")
+        encoder = self.encoder.refitted(name, self.values(self.train))
+        parts = (self.train, self.validation, self.test)
+        train, validation, test = (replace(part, y=encoder.scaled(self.values(part))) for part in parts)
+        return replace(self, train=train, validation=validation, test=test, encoder=encoder)
+
+    def values(self, part: Part) -> NDArray[np.float64]:
+        """For regression, the answers of a part in the unit in which they were given."""
+        return self.encoder.unscaled(part.y) if part.values is None else part.values
+
+    def score(self, part: Part, outputs: ArrayLike) -> float:
+        """How good a network's outputs on a part are, better when higher: accuracy, or R².
+
+        Both the outputs and the answers of the part are taken in the target's own unit, whatever its transform. The R²
+        of a part whose answers are all the same, and any score of no rows, is not a number.
+        """
+        found = self.encoder.decode(outputs).values
+        if not len(part):
+            return float("nan")
+        if self.classes:
+            return float(np.mean(np.asarray(outputs).argmax(axis=1) == part.y))
+        values = self.values(part)
+        if np.ptp(values) == 0:
+            return float("nan")
+        return 1 - float(np.mean((values - found) ** 2) / np.mean((values - values.mean()) ** 2))
+
+    def error(self, part: Part, outputs: ArrayLike) -> float:
+        """How bad they are: the share of wrong classes, or the root of the mean squared error in the target's unit."""
+        if self.classes:
+            return 1 - self.score(part, outputs)
+        found = self.encoder.decode(outputs).values
+        return float(np.sqrt(np.mean((self.values(part) - found) ** 2))) if len(part) else float("nan")
+
     def whole(self) -> Dataset:
         """Training and validation rows together as ``train``, in the order in which they were read, and no validation.
 
@@ -134,9 +182,11 @@ class Dataset:
         if self.encoder.layout == "pixels":
             columns = f"{counted(self.shape.channels, 'channel')} of {size}"
         grid = f", an image of {size}" if size and self.encoder.layout == "table" else ""
+        word = WORDS.get(self.encoder.transform.name)
+        learned = f", whose {word} is learned" if word else ""
         return [
             f"{self.name}: {rows}, {columns}, {features}{grid}",
-            f"{self.task}, {task}" if self.classes else f"{self.task} of '{self.target}'",
+            f"{self.task}, {task}" if self.classes else f"{self.task} of '{self.target}'{learned}",
             f"split: {len(self.train)} training, {len(self.validation)} validation, {len(self.test)} held-out test",
             *self.notes,
         ]

@@ -295,7 +295,7 @@ def test_the_held_out_part_may_have_gaps_and_more_columns(xy):
     assert "Columns of the held-out part alone are left out: more." in data.notes
     with pytest.raises(ValueError, match="'y' is not a column of the held-out part"):
         dataset(frame, "y", held_out=new.drop("y"))
-    with pytest.raises(ValueError, match="'digits' brings its own rows"):
+    with pytest.raises(ValueError, match="got a held-out file beside 'digits', whose test part the seed draws"):
         dataset("digits", held_out="more.csv")
 
 

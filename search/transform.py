@@ -1,0 +1,132 @@
+"""Transforms of the numbers to answer, fitted on the training rows: a network learns what they give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from search.columns import Floats
+from search.table import nearest, require
+
+Name = Literal["none", "sqrt", "log", "yeo-johnson"]
+
+TRANSFORMS: tuple[Name, ...] = get_args(Name)
+LEAST = 1e-9  # of the largest value, is added before a logarithm
+WORDS = {"sqrt": "square root", "log": "logarithm", "yeo-johnson": "power"}
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A rising function of the target, and its inverse.
+
+    Parameters
+    ----------
+    name : ``none``; ``sqrt``; ``log``, the logarithm of the value and ``parameter``; or ``yeo-johnson``, the power
+        transform of Yeo and Johnson (2000) with the exponent ``parameter``.
+    parameter : as fitted.
+    low, high : the inverse of a transform can grow without bound, so answers of a network are kept within these; not
+        used by ``none``.
+
+    Examples
+    --------
+    >>> root = Transform("sqrt", high=100.0)
+    >>> root.forward(np.array([0.0, 9.0])).tolist(), root.answers(np.array([-1.0, 3.0, 99.0])).tolist()
+    ([0.0, 3.0], [0.0, 9.0, 100.0])
+    """
+
+    name: Name = "none"
+    parameter: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+    def forward(self, values: Floats) -> Floats:
+        """What a network learns.
+
+        Raises
+        ------
+        ValueError : a value below 0 of which the root or the logarithm is asked.
+        """
+        if self.name in ("sqrt", "log"):
+            if (wrong := values[values < 0]).size:
+                raise ValueError(
+                    f"the target has {float(wrong.flat[0])!r}, which has no {WORDS[self.name]}: "
+                    "take the transform 'yeo-johnson' or 'none'"
+                )
+            found: Floats = np.sqrt(values) if self.name == "sqrt" else np.log(values + self.parameter)
+            return found
+        return _yeo_johnson(values, self.parameter) if self.name == "yeo-johnson" else values
+
+    def inverse(self, values: Floats) -> Floats:
+        """What gives these: `forward` undone."""
+        if self.name == "sqrt":
+            return np.maximum(values, 0) ** 2
+        if self.name == "log":
+            return np.exp(values) - self.parameter
+        return _inverse_yeo_johnson(values, self.parameter) if self.name == "yeo-johnson" else values
+
+    def answers(self, values: Floats) -> Floats:
+        """As `inverse`, of what a network says, which may be far from all that it has learned."""
+        if self.name == "none":
+            return values
+        low, high = self.forward(np.array([self.low, self.high]))
+        return np.clip(self.inverse(np.clip(values, low, high)), self.low, self.high)
+
+
+NONE = Transform()
+
+
+def fit_transform(name: str, values: Floats) -> Transform:
+    """The transform of a name that suits the values of the training rows.
+
+    A logarithm is of the value and half of the least positive one, so that zeros have one too. The exponent of Yeo and
+    Johnson is the likeliest, as in scikit-learn's ``PowerTransformer``. Answers are kept as near to the training rows'
+    as they are wide, and at least 0 where the transform wants that.
+
+    Raises
+    ------
+    ValueError : another name, or values below 0 for a root or a logarithm.
+    ImportError : scikit-learn is not installed, for ``yeo-johnson``.
+    """
+    if name not in TRANSFORMS:
+        raise ValueError(f"no transform is called {name!r}{nearest(name, TRANSFORMS)}: give {', '.join(TRANSFORMS)}")
+    if name == "none":
+        return NONE
+    low, high = float(values.min()), float(values.max())
+    wide = high - low
+    parameter = 0.0
+    if name == "log":
+        positive = values[values > 0]
+        parameter = max(float(positive.min()) / 2, LEAST * high) if len(positive) else 1.0
+    if name == "yeo-johnson":
+        require("sklearn", "scikit-learn")
+        from sklearn.preprocessing import PowerTransformer
+
+        power = PowerTransformer(method="yeo-johnson", standardize=False).fit(values[:, None])
+        parameter = float(power.lambdas_[0])
+    least = low - wide if name == "yeo-johnson" else max(0.0, low - wide)
+    fitted = Transform(name, parameter, least, high + wide)
+    fitted.forward(values)  # refuses what is below 0
+    return fitted
+
+
+def _yeo_johnson(y: Floats, power: float) -> Floats:
+    """((y + 1)^λ - 1) / λ where y ≥ 0, else -((1 - y)^(2 - λ) - 1) / (2 - λ); a logarithm where that divides by 0."""
+    return np.where(y >= 0, _box_cox(np.maximum(y, 0), power), -_box_cox(np.maximum(-y, 0), 2 - power))
+
+
+def _inverse_yeo_johnson(z: Floats, power: float) -> Floats:
+    return np.where(z >= 0, _inverse_box_cox(np.maximum(z, 0), power), -_inverse_box_cox(np.maximum(-z, 0), 2 - power))
+
+
+def _box_cox(y: Floats, power: float) -> Floats:
+    """((y + 1)^λ - 1) / λ, without loss where y or λ is small."""
+    logs: Floats = np.log1p(y)
+    return np.expm1(power * logs) / power if abs(power) > 1e-12 else logs
+
+
+def _inverse_box_cox(z: Floats, power: float) -> Floats:
+    with np.errstate(divide="ignore"):  # where λ < 0, z is below -1/λ
+        logs: Floats = np.log1p(np.maximum(power * z, -1)) / power if abs(power) > 1e-12 else z
+    return np.expm1(logs)
