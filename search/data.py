@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.frames import frame_of, is_frame, is_made_by
 from search.parts import Dataset, Part
+from search.series import SERIES, from_series, load_series
 from search.sources import from_arrays, from_frame, from_torch
 from search.splitting import split
 from search.table import listing, nearest, read, require
@@ -18,9 +19,11 @@ from search.target import Task
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["BUNDLED", "Dataset", "Part", "dataset", "from_arrays", "from_frame", "from_torch", "load", "split"]
+__all__ = [
+    "BUNDLED", "Dataset", "Part", "dataset", "from_arrays", "from_frame", "from_series", "from_torch", "load", "split",
+]  # fmt: skip
 
-BUNDLED = ("digits", "breast_cancer", "diabetes")
+BUNDLED = ("digits", "breast_cancer", "diabetes", *SERIES)
 IMAGES = {"digits": (1, 8, 8)}
 
 
@@ -32,8 +35,12 @@ def dataset(
     name: str | None = None,
     seed: int = 0,
     task: Task | None = None,
+    transform: str = "none",
     image: Sequence[int] | None = None,
     features: Sequence[str] | None = None,
+    lags: int | None = None,
+    time: str | None = None,
+    exogenous: Sequence[str] | None = None,
     validation: float = 0.16,
     test: float = 0.2,
 ) -> Dataset:
@@ -49,7 +56,10 @@ def dataset(
     name : of the data set.
     seed : of the split; the same seed gives the same parts.
     task : ``"classification"`` or ``"regression"``, inferred from the answers when not given.
+    transform : of numbers to answer: see `Dataset.transformed`.
     image, features : see `from_arrays`.
+    lags : makes a series of a table, or of values alone: each step is answered from so many before it.
+    time, exogenous : see `from_series`.
     validation, test : shares of the rows; the rest is for training. Classes are spread evenly.
 
     Raises
@@ -64,38 +74,48 @@ def dataset(
     >>> found.task, found.classes, len(found.train), len(found.validation), len(found.test)
     ('classification', ('high', 'low'), 13, 3, 4)
     """
-    shares: Any = {"seed": seed, "task": task, "image": image, "validation": validation, "test": test}
+    shares: Any = {"validation": validation, "test": test}
+    rows: Any = {"held_out": held_out, "task": task, "image": image}
+    steps: Any = {"lags": lags, "time": time, "exogenous": exogenous, "transform": transform}
     if features is not None and (isinstance(data, str | os.PathLike | Dataset) or is_frame(data)):
         raise ValueError("got features beside a table: its columns have names already, so leave features out")
     if isinstance(data, Dataset):
-        if any(value is not None for value in (target, held_out, task, image)):
-            raise ValueError("got a data set that is ready beside a target, held-out part, task or image: leave it out")
-        return data
+        if any(value is not None for value in (target, lags, *rows.values())):
+            raise ValueError("got a target, held-out part, task, image or lags beside a ready data set: leave them out")
+        return data if transform == "none" else data.transformed(transform)
     if isinstance(data, str | os.PathLike):
-        found = load(data, target, held_out=held_out, **shares)
+        found = load(data, target, seed, **shares, **rows, **steps)
         return found if name is None else replace(found, name=name)
+    _check(lags, time, exogenous, **rows)
+    if lags is not None:
+        if not (target is None or isinstance(target, str)):
+            raise ValueError("got answers beside a series, whose own next steps are the answers: leave them out")
+        return from_series(data, target, name=name or "series", **shares, **steps)
+    options: Any = {"seed": seed, **shares, **rows}
     if is_frame(data) and (target is None or isinstance(target, str)):
         if target is None:
             columns = listing(frame_of(data).columns, 20)
             raise ValueError(f"got a table without a target: name one of its columns, of {columns}")
-        return from_frame(data, target, name or "table", held_out=held_out, **shares)
-    shares = {"name": name or "arrays", "held_out": held_out, "features": features, **shares}
+        found = from_frame(data, target, name or "table", **options)
+    else:
+        found = _of_arrays(data, target, {"name": name or "arrays", "features": features, **options})
+    return found if transform == "none" else found.transformed(transform)
+
+
+def _of_arrays(data: Any, target: Any, options: dict[str, Any]) -> Dataset:
     if is_made_by("torch", "utils.data.Dataset", data):
         if target is not None:
             raise ValueError("got a target beside a torch data set, whose pairs (x, y) have the answers: leave it out")
-        return from_torch(data, **shares)
+        return from_torch(data, **options)
     if target is None and isinstance(data, tuple) and len(data) == 2:
-        return from_arrays(*data, **shares)
+        return from_arrays(*data, **options)
     if target is None or isinstance(target, str) or not (is_frame(data) or hasattr(data, "__len__")):
+        kinds = f"data of {type(data).__name__} and a target of {type(target).__name__}"
         raise TypeError(
-            f"got data of {_kind(data)} and a target of {_kind(target)}: give a bundled name, a .csv or .parquet file, "
-            "a frame with the name of its target, inputs with their answers as arrays, or a torch data set of pairs"
+            f"got {kinds}: give a bundled name, a .csv or .parquet file, a frame with the name of its target, "
+            "inputs with their answers as arrays, or a torch data set of pairs"
         )
-    return from_arrays(data, target, **shares)
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__
+    return from_arrays(data, target, **options)
 
 
 def load(
@@ -104,7 +124,11 @@ def load(
     seed: int = 0,
     *,
     task: Task | None = None,
+    transform: str = "none",
     image: Sequence[int] | None = None,
+    lags: int | None = None,
+    time: str | None = None,
+    exogenous: Sequence[str] | None = None,
     validation: float = 0.16,
     test: float = 0.2,
     held_out: str | os.PathLike[str] | None = None,
@@ -113,12 +137,14 @@ def load(
 
     Parameters
     ----------
-    source : ``"digits"``, ``"breast_cancer"`` or ``"diabetes"``, or a CSV or Parquet file.
+    source : ``"digits"``, ``"breast_cancer"``, ``"diabetes"`` or ``"sunspots"``, or a CSV or Parquet file.
     target : the file's column to answer; a bundled set brings its own.
-    seed : of the split; the same seed gives the same parts.
+    seed : of the split; the same seed gives the same parts. A series is split in the order of time, whatever the seed.
     task : inferred from the target when not given.
+    transform : of numbers to answer: see `Dataset.transformed`.
     image : channels, then the extent of each of 1 to 3 axes, where the columns beside the target are pixels in this
         order; digits are known to be ``(1, 8, 8)``.
+    lags, time, exogenous : make a series of a file: see `from_series`. Sunspots are one, of 11 lags.
     validation, test : shares of the rows; the rest is for training.
     held_out : a file of the rows to keep for the test, in place of a share.
 
@@ -126,15 +152,24 @@ def load(
     ------
     ValueError : an unknown name, an unreadable file, no such column, or a target that can't be learned.
     FileNotFoundError : no such file.
-    ImportError : scikit-learn or polars is not installed.
+    ImportError : scikit-learn, polars or, for sunspots, statsmodels is not installed.
     """
     name = os.fspath(source)
-    shares: Any = {"task": task, "image": image, "validation": validation, "test": test}
+    if name in SERIES or lags is not None:
+        _check(lags or SERIES[name][2], time, exogenous, task, image, held_out)
+        options: Any = {} if time is None else {"time": time}
+        return load_series(
+            source, target, lags=lags, exogenous=exogenous,
+            transform=transform, validation=validation, test=test, **options,
+        )  # fmt: skip
+    _check(lags, time, exogenous, task, image, held_out)
+    shares: Any = {"task": task, "validation": validation, "test": test}
     if name in BUNDLED:
         if held_out is not None:
             raise ValueError(f"got a held-out file beside '{name}', whose test part the seed draws: leave it out")
         frame, target = _bundled(name, target)
-        return from_frame(frame, target, name, seed, **{**shares, "image": image or IMAGES.get(name)})
+        found = from_frame(frame, target, name, seed, image=image or IMAGES.get(name), **shares)
+        return found if transform == "none" else found.transformed(transform)
     if not Path(name).suffix and os.sep not in name and not Path(name).exists():
         raise ValueError(
             f"no bundled data set is called '{name}'{nearest(name, BUNDLED)}: "
@@ -146,8 +181,20 @@ def load(
             f"{name} needs a target: name one of its columns with --target, of {listing(frame.columns, 20)}"
         )
     others = None if held_out is None else read(held_out)[0]
-    found = from_frame(frame, target, Path(name).stem, seed, held_out=others, **shares)
-    return replace(found, notes=(*told, *found.notes))
+    found = from_frame(frame, target, Path(name).stem, seed, image=image, held_out=others, **shares)
+    found = replace(found, notes=(*told, *found.notes))
+    return found if transform == "none" else found.transformed(transform)
+
+
+def _check(lags: int | None, time: Any, exogenous: Any, task: Any, image: Any, held_out: Any) -> None:
+    """Refuse what is only for a series beside a table, and the other way round."""
+    if lags is None and (time is not None or exogenous is not None):
+        raise ValueError("got time or exogenous columns without lags: give lags to make a series, or leave them out")
+    if lags is not None and (task == "classification" or image is not None or held_out is not None):
+        raise ValueError(
+            "got classification, an image or a held-out part beside a series, which answers numbers and "
+            "whose last steps are the test: leave it out"
+        )
 
 
 def _bundled(name: str, target: str | None) -> tuple[pl.DataFrame, str]:

@@ -9,7 +9,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, replace
 from math import prod
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,8 +20,12 @@ from search.frames import array_of, frame_of, is_frame, table_of
 from search.table import listing, nearest, read
 from search.target import Label, Task
 from search.transform import NONE, Transform, fit_transform
+from search.windows import channels_of, ordered, windows
 
-Layout = Literal["table", "pixels"]
+if TYPE_CHECKING:
+    import polars as pl
+
+Layout = Literal["table", "pixels", "series"]
 
 FARTHEST = 1e6  # scaled values are kept within this, so that no cell of a new file overflows float32
 
@@ -41,7 +45,8 @@ class Encoder:
     ``image`` tells that the features lie on a grid: channels, then the extent of each axis; it is empty for a table.
     A column of a ``table`` has features of its own, each with a mean and a scale; a column of ``pixels``, which come as
     an array, is a channel, of which all features have the same. For regression, ``target_mean`` and ``target_scale``
-    are of the answers under ``transform``.
+    are of the answers under ``transform``. A ``series`` is a table whose rows are steps in the order of ``time``: each
+    feature of a column is a channel, with a mean and a scale, and the image is channels and lags.
     """
 
     columns: tuple[Column, ...]
@@ -55,6 +60,7 @@ class Encoder:
     image: tuple[int, ...] = ()
     layout: Layout = "table"
     transform: Transform = NONE
+    time: str = ""
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -62,6 +68,8 @@ class Encoder:
         names = tuple(name for column in self.columns for name in column.features)
         if self.layout == "table":
             return names
+        if self.layout == "series":
+            return tuple(f"{name}, {lag} before" for name in names for lag in range(self.lags, 0, -1))
         return tuple(f"{name} {list(place)}" for name in names for place in np.ndindex(self.image[1:]))
 
     @property
@@ -69,13 +77,19 @@ class Encoder:
         """Number of features."""
         return len(self.mean) if self.layout == "table" else prod(self.image)
 
+    @property
+    def lags(self) -> int:
+        """How many steps of a series a row looks back; 0 for others."""
+        return self.image[-1] if self.layout == "series" else 0
+
     def encode(self, table: Any) -> NDArray[np.float32]:
         """The inputs of a network, shape ``(rows, features)``; columns are found by name, others are ignored.
 
         Parameters
         ----------
         table : a CSV or Parquet file, a frame of polars or pandas, or anything from names to columns; where the data
-            came as arrays, an array or tensor of the same shape beside its rows.
+            came as arrays, an array or tensor of the same shape beside its rows. Of a series, steps that follow one
+            another: there is a row for each that has enough before it, and one more for the step after the last.
 
         Raises
         ------
@@ -83,9 +97,22 @@ class Encoder:
         """
         if isinstance(table, str | os.PathLike):
             table, _ = read(table)
-        with np.errstate(over="ignore"):
-            scaled = self._pixels(table) if self.layout == "pixels" else self._features(table)
+        if self.layout == "series":
+            scaled = windows(self.channels(table), self.lags)
+        else:
+            with np.errstate(over="ignore"):
+                scaled = self._pixels(table) if self.layout == "pixels" else self._features(table)
         return np.clip(scaled, -FARTHEST, FARTHEST).astype(np.float32)
+
+    def channels(self, table: Any) -> Floats:
+        """The scaled channels of each step of a series, ``(steps, channels)``, in the order of time."""
+        frame = self._frame(read(table)[0] if isinstance(table, str | os.PathLike) else table)
+        if self.time in frame.columns:
+            frame, _ = ordered(frame, self.time)
+        raw = channels_of(frame, self.columns, self.transform)
+        with np.errstate(over="ignore"):
+            scaled: Floats = (raw - self.mean) / self.scale
+        return scaled
 
     def _pixels(self, table: Any) -> Floats:
         """Of an array; of a table, whose columns are the pixels in their order."""
@@ -94,16 +121,21 @@ class Encoder:
 
     def _features(self, table: Any) -> Floats:
         """Of a table; of an array, whose columns are called as `table_of` calls them."""
-        frame = frame_of(table) if is_frame(table) else table_of(array_of(table))
+        frame = self._frame(table)
+        raw = np.hstack([column.encode(frame[column.name]) for column in self.columns])
+        scaled: Floats = (raw - self.mean) / self.scale
+        return scaled
+
+    def _frame(self, table: Any) -> pl.DataFrame:
+        """A frame with all of the columns."""
+        frame = frame_of(table, index=self.layout == "series") if is_frame(table) else table_of(array_of(table))
         for column in self.columns:
             if column.name not in frame.columns:
                 raise ValueError(
                     f"column '{column.name}' is missing{nearest(column.name, frame.columns)}: "
                     f"the columns are {listing(frame.columns)}"
                 )
-        raw = np.hstack([column.encode(frame[column.name]) for column in self.columns])
-        scaled: Floats = (raw - self.mean) / self.scale
-        return scaled
+        return frame
 
     def scaled(self, values: Floats) -> NDArray[np.float32]:
         """Numbers to answer in the unit that a network learns: transformed, then that of the training rows' spread."""
@@ -139,7 +171,12 @@ class Encoder:
         """The encoder with another transform, fitted on the training rows' values."""
         fitted = fit_transform(transform, values)
         mean, scale = moments(fitted.forward(values), None)
-        return replace(self, transform=fitted, target_mean=float(mean), target_scale=float(scale))
+        means, scales = self.mean, self.scale
+        if self.layout == "series":  # the target's own past has the unit of the answers
+            means, scales = (float(mean), *means[1:]), (float(scale), *scales[1:])
+        return replace(
+            self, mean=means, scale=scales, transform=fitted, target_mean=float(mean), target_scale=float(scale)
+        )
 
     def to_json(self) -> str:
         """The encoder as JSON; `from_json` gives back an equal one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,10 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from search.encoder import Encoder
 from search.numbers import counted
 from search.shape import Shape
-from search.splitting import folds
+from search.splitting import folds, rolling
 from search.table import listing
 from search.target import Label, Task
 from search.transform import WORDS
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that is ready to learn from, and sentences about all that was inferred and handled."""
+    """A data set that is ready to learn from, and sentences about all that was inferred and handled.
+
+    ``history`` are the steps of a series as they were given, in the order of time.
+    """
 
     name: str
     task: Task
@@ -62,6 +69,7 @@ class Dataset:
     test: Part
     encoder: Encoder
     notes: tuple[str, ...]
+    history: pl.DataFrame | None = None
 
     @property
     def shape(self) -> Shape:
@@ -113,8 +121,15 @@ class Dataset:
         if self.classes:
             raise ValueError(f"got the transform {name!r} for classes: it is for regression, so leave it at 'none'")
         encoder = self.encoder.refitted(name, self.values(self.train))
-        parts = (self.train, self.validation, self.test)
-        train, validation, test = (replace(part, y=encoder.scaled(self.values(part))) for part in parts)
+        inputs = None if self.history is None else encoder.encode(self.history)
+
+        def learned(part: Part) -> Part:
+            y = encoder.scaled(self.values(part))
+            if inputs is None or part.rows is None:
+                return replace(part, y=y)
+            return replace(part, x=inputs[part.rows - encoder.lags], y=y)  # the past is in the unit of the answers
+
+        train, validation, test = learned(self.train), learned(self.validation), learned(self.test)
         return replace(self, train=train, validation=validation, test=test, encoder=encoder)
 
     def values(self, part: Part) -> NDArray[np.float64]:
@@ -162,31 +177,40 @@ class Dataset:
         the same encoder. It has seen some of a fold's validation rows: what it holds of them is a share in means,
         scales and levels, no row's answer, and it is the same for all candidates that are compared.
 
+        The folds of a series roll on: each is answered from what lies before it in time, and together they are the last
+        half of the steps; the seed makes no difference.
+
         Raises
         ------
-        ValueError : fewer than two folds, or more than there are rows.
+        ValueError : fewer than two folds, or more than the rows are enough for.
         """
         rows = self.whole().train
-        cuts = folds(rows.y if self.classes else np.zeros(len(rows)), number, seed)
+        if self.history is not None:
+            cuts = rolling(len(rows), number)
+        else:
+            cuts = folds(rows.y if self.classes else np.zeros(len(rows)), number, seed)
         return tuple(replace(self, train=rows.take(outside), validation=rows.take(inside)) for outside, inside in cuts)
 
     def describe(self) -> list[str]:
         """Lines that tell a person what was read: size, task, split and what was handled."""
         parts = (self.train, self.validation, self.test)
-        rows, columns = counted(sum(map(len, parts)), "row"), f"{counted(len(self.encoder.columns), 'column')} used"
+        sizes = [len(part) for part in parts]
+        time = ", in the order of time" if self.history is not None else ""
+        rows, columns = counted(sum(sizes), "row"), f"{counted(len(self.encoder.columns), 'column')} used"
         features = counted(self.n_inputs, "feature")
         counts = np.bincount([label for part in parts for label in part.y]) if self.classes else ()
-        sizes = [f"{label} ({count})" for label, count in zip(self.classes, counts, strict=True)]
-        task = f"{self.n_outputs} classes of '{self.target}': {listing(sizes, 12)}"
+        each = [f"{label} ({count})" for label, count in zip(self.classes, counts, strict=True)]
+        task = f"{self.n_outputs} classes of '{self.target}': {listing(each, 12)}"
         size = " × ".join(map(str, self.shape.size))
-        if self.encoder.layout == "pixels":
-            columns = f"{counted(self.shape.channels, 'channel')} of {size}"
+        if self.encoder.layout != "table":
+            lags = " lags" * (self.encoder.layout == "series")
+            columns = f"{counted(self.shape.channels, 'channel')} of {size}{lags}"
         grid = f", an image of {size}" if size and self.encoder.layout == "table" else ""
         word = WORDS.get(self.encoder.transform.name)
         learned = f", whose {word} is learned" if word else ""
         return [
             f"{self.name}: {rows}, {columns}, {features}{grid}",
             f"{self.task}, {task}" if self.classes else f"{self.task} of '{self.target}'{learned}",
-            f"split: {len(self.train)} training, {len(self.validation)} validation, {len(self.test)} held-out test",
+            f"split: {sizes[0]} training, {sizes[1]} validation, {sizes[2]} held-out test{time}",
             *self.notes,
         ]

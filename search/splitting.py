@@ -67,3 +67,22 @@ def folds(strata: NDArray[Any], number: int, seed: int) -> list[tuple[Rows, Rows
         raise ValueError(f"got {number} folds of {len(strata)} rows: at least 2, and a row for each, are needed")
     cuts = np.array_split(spread(strata, seed), number)
     return [(np.sort(np.concatenate(cuts[:k] + cuts[k + 1 :])), np.sort(inside)) for k, inside in enumerate(cuts)]
+
+
+def rolling(rows: int, number: int) -> list[tuple[Rows, Rows]]:
+    """For each fold of rows in the order of time those before it, and its own: the folds are the last half of the rows.
+
+    Raises
+    ------
+    ValueError : fewer than two folds, or rows that are not enough for one each.
+
+    Examples
+    --------
+    >>> [(len(before), inside.tolist()) for before, inside in rolling(9, 2)]
+    [(5, [5, 6]), (7, [7, 8])]
+    """
+    size = rows // (2 * number) if number > 0 else 0
+    if number < 2 or size < 1:
+        raise ValueError(f"got {number} folds of {rows} rows in time: at least 2, and two rows for each, are needed")
+    starts = [rows - (number - k) * size for k in range(number)]
+    return [(np.arange(start), np.arange(start, start + size)) for start in starts]
