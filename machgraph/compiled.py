@@ -171,6 +171,7 @@ def _differentiable(
     """The gradients as functions that can be differentiated again: those of the reference, solved anew."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
+        inputs = tuple(None if x is None else x.view_as(x) for x in inputs)  # each apart: one may depend on another
         solution = ctx.machine.reference(*inputs)
     pairs = [(x, cotangent) for x, cotangent in zip(solution, cotangents, strict=True) if cotangent is not None]
     wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]

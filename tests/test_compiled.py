@@ -346,6 +346,35 @@ def test_checkpoints(case):
     close(gradients(machine, (y * z).sum()), gradients(machine, torch.mul(*machine.solve(y0, z0)).sum()))
 
 
+TIES = {
+    "the solution as input": lambda solve, y0, z0: solve(*solve(y0, z0)),
+    "weights in the input": lambda solve, y0, z0: solve(solve(y0)[1].cos(), z0),
+    "twice the same": lambda solve, y0, _: solve(y0, y0),
+}
+WAYS = {
+    "create_graph": lambda outputs, x, v: torch.autograd.grad(outputs, x, v, create_graph=True),
+    "batches of cotangents": lambda outputs, x, v: [
+        g[0] for g in torch.autograd.grad(outputs, x, v[None], is_grads_batched=True)
+    ],
+    "hooks": lambda outputs, x, v: torch.autograd.grad(outputs, x, v),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("tie", TIES)
+def test_inputs_that_depend_on_each_other(case, tie, way):
+    """What one input owes to another is autograd's to add, once."""
+    machine, y0, z0 = case
+    y0, z0 = leaf(y0), leaf(z0)
+    x = [*machine.parameters(), y0, *([] if tie == "twice the same" else [z0])]
+    hook = HOOKS["a contiguous copy" if way == "hooks" else "the same"]
+    with torch.autograd.graph.saved_tensors_hooks(hook, lambda x: x):
+        y, z = TIES[tie](machine.solve, y0, z0)
+    v = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=y.dtype)
+    expected = TIES[tie](lambda *x: by_reference(machine, *x), y0, z0)
+    close(WAYS[way](y * z, x, v), torch.autograd.grad(torch.mul(*expected), x, v))
+
+
 # ---- which way is taken ------------------------------------------------------------------------------------------
 
 
