@@ -147,6 +147,7 @@ class Stack:
             if machine.bias is not None:
                 alone = not machine.shortcuts[..., 0, :].any()  # then the input's bias is not trained: see Population
                 self.bias_mask[p][index[first if alone else 0 :]] = 1
+        stacked[0].masked_fill_(self.mask == 0, 0)  # the plan reads what any of the masks has
         self.weight, self.bias, *self.means = stacked
         self.steps = like.new_tensor([candidate.steps for candidate in self.candidates])
         options = [candidate.optimizer for candidate in self.candidates]

@@ -187,6 +187,25 @@ def test_one_that_diverges_harms_nobody(trainer, monkeypatch):
     assert fine == pytest.approx(np.mean(losses[-4:]), rel=1e-8)
 
 
+@pytest.mark.parametrize("trainer", TRAINERS[:2])
+def test_weights_that_the_mask_leaves_out_are_not_read(trainer, monkeypatch):
+    if trainer == "stacked":
+        monkeypatch.setattr(population, "trains", lambda machine: False)
+    x, y = samples("dense", "squared_error", "mean", torch.float64)
+    data = mg.batches(x, y, size=5)[0]
+    pruned, whole = (machine("dense", (3, 6, 2, 2), "tanh", torch.float64, seed=0) for _ in range(2))
+    pruned.shortcuts = machine("dense", (3, 6, 2, 2), "tanh", torch.float64, seed=0, shortcuts="sequential").shortcuts
+    together, twin = mg.Population(mg.Objective("squared_error")), copy.deepcopy(pruned)
+    for one in (pruned, whole):
+        together.enter(one, OPTIMIZERS["adam"])
+    told = together.descend(data, RATES)[0]
+    with torch.no_grad():
+        twin.weight.mul_(torch.from_numpy(twin.weight_mask))
+    assert told == pytest.approx(
+        np.mean(alone(twin, OPTIMIZERS["adam"], mg.Objective("squared_error"), x, y, 5, RATES)), rel=1e-8
+    )
+
+
 def test_a_nonlinearity_of_ones_own_is_trained_too():
     def cube(y):
         return y**3
