@@ -94,7 +94,7 @@ def _resolvent(
     """``Y`` and ``Z``, each ``[channel, position]``."""
     machine = _machine(description)
     bias = None if bias is None else bias.contiguous()
-    y, z = compiled.forward(machine, weight.contiguous(), bias, y0, z0)
+    y, z = compiled.forward(*compiled.program(machine, weight, y0), weight.contiguous(), bias, y0, z0)
     return compiled.memory(y, len(weight)), compiled.memory(z, len(weight))
 
 
@@ -111,7 +111,8 @@ def _dual(
     """The gradients of the weight and of the bias, and ``U`` and ``V``; all but the first ``[channel, position]``."""
     machine = _machine(description)
     y, z, v0, u0 = (compiled.solution(machine, X.contiguous(), y0) for X in (Y, Z, V0, U0))
-    Q, b, u, v = compiled.backward(machine, weight.contiguous(), y, z, v0, u0, (True, True))
+    program = compiled.program(machine, weight, y0)
+    Q, b, u, v = compiled.backward(*program, weight.contiguous(), y, z, v0, u0, (True, True))
     assert Q is not None
     assert b is not None
     return Q.contiguous(), b, compiled.memory(u, len(weight)), compiled.memory(v, len(weight))

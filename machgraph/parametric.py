@@ -62,6 +62,11 @@ class DenseMachine(ParametricMachine):
         return dense_plan(partition, shortcuts)
 
     @property
+    def kernel(self) -> tuple[int, ...]:
+        """Number of taps along each axis of positions: what ``weight`` has after its channels."""
+        return ()
+
+    @property
     def margins(self) -> tuple[Span, ...]:
         """Padding before and after, along each axis of positions."""
         return ()
@@ -133,6 +138,11 @@ class ConvMachine(ParametricMachine):
                         "give more positions, or a smaller kernel_size or dilation"
                     )
         return convolution_plan(partition, shortcuts, size, self.kernel_size, self.dilation, self.padding)
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Number of taps along each axis of positions: what ``weight`` has after its channels."""
+        return self.kernel_size
 
     @property
     def margins(self) -> tuple[Span, ...]:
@@ -228,6 +238,11 @@ class RecurrentMachine(ParametricMachine):
         ['σ_0[t=0]', 'w_1[t=0]', 'σ_1[t=0]', 'σ_0[t=1]', 'w_1[t=1]', 'σ_1[t=1]']
         """
         return Recurrence(self).unroll(steps)
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Number of taps along each axis of positions: what ``weight`` has after its channels."""
+        return (len(self.shortcuts),)
 
     @property
     def margins(self) -> tuple[Span, ...]:

@@ -84,6 +84,11 @@ class ParametricMachine(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def kernel(self) -> tuple[int, ...]:
+        """Number of taps along each axis of positions: what ``weight`` has after its channels."""
+
+    @property
+    @abstractmethod
     def margins(self) -> tuple[Span, ...]:
         """Padding before and after, along each axis of positions."""
 
@@ -164,16 +169,25 @@ class ParametricMachine(nn.Module, ABC):
         return self.reference(self.weight, self.bias, y0, z0, slopes)
 
     def reference(
-        self, weight: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None = None, slopes: Tensor | None = None
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        y0: Tensor,
+        z0: Tensor | None = None,
+        slopes: Tensor | None = None,
+        planned: tuple[Plan, tuple[Activation, ...]] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """``solve`` in plain torch, with the weights given: on any device, and differentiable to every order."""
+        """``solve`` in plain torch, with the weights given: on any device, and differentiable to every order.
+
+        The plan and the activations may be those that the machine had before.
+        """
         batch, size = self._batch_and_size(y0)
-        plan = self.plan(size)
+        plan, activation = planned or (self.plan(size), self.activation)
         z0 = None if z0 is None else self._to_positions(self._filled(z0), plan)
         bias = None if bias is None else bias[None].to(y0.dtype)  # another dtype under autocast
         matrices = self.matrices(weight)[None].to(y0.dtype)
         if slopes is None:
-            y, z = resolvent(plan, self.activation, matrices, bias, self._to_positions(y0, plan), z0)
+            y, z = resolvent(plan, activation, matrices, bias, self._to_positions(y0, plan), z0)
         else:
             y0, s = self._to_positions(self._filled(y0), plan), self._to_positions(slopes, plan)
             y, z = linear_resolvent(plan, matrices, s, y0 if bias is None else y0 + bias[..., None], z0)
