@@ -144,6 +144,7 @@ class Population:
         ------
         ValueError : data that do not fit the machines, or another number of rates than of batches.
         """
+        self._check(data)
         factors = np.asarray(rates, dtype=np.float64)
         shapes = (len(data),), (len(self.candidates), len(data))
         if factors.shape not in shapes:
@@ -151,26 +152,30 @@ class Population:
                 f"got rates of shape {factors.shape} for {len(data)} batches and {len(self.candidates)} candidates: "
                 "give one for each batch, or a row of them for each candidate"
             )
-        self._check(data)
         by_candidate = dict(zip(self.candidates, np.broadcast_to(factors, shapes[1]), strict=True))
         losses = self._compiled.descend(data, by_candidate) | self._stacked.descend(data, by_candidate)
         for candidate in self.candidates:
             candidate.steps += len(data)
         return [losses[candidate] for candidate in self.candidates]
 
-    def measure(self, parts: Sequence[Batches]) -> list[tuple[float, float]]:
+    def measure(self, parts: Iterable[Batches]) -> list[tuple[float, float]]:
         """For each candidate in order: the mean loss, without smoothing, and the fraction of classes that are right.
 
         Raises
         ------
-        ValueError : data that do not fit the machines.
+        ValueError : no data, or such that do not fit the machines.
         """
+        parts = tuple(parts)
+        if not parts:
+            raise ValueError("got no batches to measure on: give at least one part")
         for data in parts:
             self._check(data)
         results = self._compiled.measure(parts) | self._stacked.measure(parts)
         return [results[candidate] for candidate in self.candidates]
 
     def _check(self, data: Batches) -> None:
+        if not isinstance(data, Batches):
+            raise TypeError(f"got {type(data).__name__}: give one mg.Batches, as mg.batches makes them")
         classes = not data.targets.is_floating_point()
         if classes != (self.objective.loss == "cross_entropy"):
             kind = "classes (whole numbers)" if self.objective.loss == "cross_entropy" else "values (real numbers)"

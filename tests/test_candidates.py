@@ -242,6 +242,52 @@ def test_data_that_do_not_fit(change, sentence):
         together.descend(data, [1.0] * len(data))
 
 
+def test_data_that_are_no_batches():
+    x, y, classes = torch.randn(20, 3), torch.randn(20, 1), torch.zeros(20, dtype=torch.long)
+    inputs, many = torch.randn(4, 3, 1, 5), torch.zeros(4, 5, dtype=torch.long)
+    for wrong, sentence in (
+        (lambda: mg.batches(x, y[:, 0], 5), r"y of shape \(20,\): .* for example y\[:, None\]"),
+        (lambda: mg.batches(x[:, 0], y, 5), r"x of shape \(20,\)"),
+        (lambda: mg.batches(x, y, 0), "size=0: give the number of samples of a batch, at least 1"),
+        (lambda: mg.batches(x, y, 7.0), "size=7.0"),
+        (lambda: mg.batches(x, torch.cat([y, y]), 5), "20 samples and 40 targets: give one for each"),
+        (lambda: mg.batches(x, classes[:12], 5), "20 samples and 12 targets"),
+        (lambda: mg.batches(x, 1j * y, 5), "targets of torch.complex64: give real numbers"),
+        (lambda: mg.Batches(inputs.long(), many), "inputs of torch.int64 and .* give real numbers"),
+        (lambda: mg.Batches(inputs, many[:1]), r"targets of shape \(1, 5\) on cpu for 4 batches"),
+        (lambda: mg.Batches(inputs, many.double()), r"give values \[batch, output, position \* sample\]"),
+        (lambda: mg.Batches(inputs, many[:, None]), r"give classes \[batch, position \* sample\]"),
+        (lambda: mg.Batches(inputs[:, :, 0], many), r"inputs of shape \(4, 3, 5\) for positions of size \(\)"),
+        (lambda: mg.Batches(inputs, many, (2, 3)), "with 6 positions"),
+        (lambda: mg.Batches(inputs[:0], many[:0]), r"inputs of shape \(0, 3, 1, 5\)"),
+        (lambda: mg.Population(mg.Objective("squared_error")).measure([]), "got no batches to measure on"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            wrong()
+    with pytest.raises(TypeError, match="got x of type ndarray: give a torch tensor"):
+        mg.batches(x.numpy(), y.numpy(), 5)
+    with pytest.raises(TypeError, match=r"got tuple: give one mg.Batches"):
+        mg.Population(mg.Objective("squared_error")).descend(mg.batches(x, y, 5), [1.0])
+
+
+@pytest.mark.parametrize("trainer", TRAINERS[:2])
+def test_data_of_other_types_and_with_a_history(trainer, monkeypatch):
+    if trainer == "stacked":
+        monkeypatch.setattr(population, "trains", lambda machine: False)
+    for loss, change in (
+        ("squared_error", lambda x, y: (x.clone().requires_grad_(), y.double().requires_grad_())),
+        ("cross_entropy", lambda x, y: (x, y.bool())),
+        ("cross_entropy", lambda x, y: (x, y.int())),
+    ):
+        given, told = samples("dense", loss, "mean", torch.float32), []
+        for x, y in (given, change(*given)):
+            together = mg.Population(mg.Objective(loss))
+            together.enter(machine("dense", (3, 6, 2), "tanh", torch.float32, seed=0), mg.Optimizer())
+            parts = mg.batches(x, y, size=5)
+            told.append((together.descend(parts[0], RATES), together.measure(part for part in parts)))
+        assert told[0] == told[1]
+
+
 def test_wrong_settings():
     data = mg.batches(torch.randn(8, 3), torch.zeros(8, dtype=torch.long), size=4)[0]
     together = mg.Population(mg.Objective("cross_entropy"))
