@@ -34,7 +34,7 @@ def lowered(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None = None) 
     y0, z0 : ``(*batch, channels, *size)``, all channels.
     """
     if machine.bias is not None:
-        y0 = y0 + machine.bias.view(-1, *[1] * machine.dimensions)
+        y0 = y0 + machine.bias.view(-1, *[1] * machine.dimensions).to(y0.dtype)  # another one under autocast
     y, z = _unrolled(machine, y0, z0) if hasattr(machine, "lags") else _layers(machine, y0, z0)  # type: ignore[arg-type]
     axis = -1 - machine.dimensions
     return torch.cat(y, dim=axis), torch.cat(z, dim=axis)

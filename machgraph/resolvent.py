@@ -65,6 +65,14 @@ def linear_resolvent(
     return y, z
 
 
+def dual_resolvent(
+    plan: Plan, activations: Activations, W: Tensor, y: Tensor, z: Tensor, v0: Tensor, u0: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of weight and bias, and ``u`` and ``v``, of a solution ``(y, z)`` (eqs. 12 to 14)."""
+    u, v = linear_resolvent(plan.dual, W.mT, _slopes(plan, activations, y, None), u0, v0)
+    return _weight_gradient(plan, v, z), v.sum(-1), u, v
+
+
 def _value(rule: type[torch.autograd.Function], *arguments: Any) -> Any:
     """What a rule gives, with its derivatives only where somebody may ask for them: they cost as much as a product."""
     if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
