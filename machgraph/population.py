@@ -154,8 +154,6 @@ class Population:
             )
         by_candidate = dict(zip(self.candidates, np.broadcast_to(factors, shapes[1]), strict=True))
         losses = self._compiled.descend(data, by_candidate) | self._stacked.descend(data, by_candidate)
-        for candidate in self.candidates:
-            candidate.steps += len(data)
         return [losses[candidate] for candidate in self.candidates]
 
     def measure(self, parts: Iterable[Batches]) -> list[tuple[float, float]]:

@@ -177,15 +177,21 @@ class Stack:
         """One step on each batch; the mean losses."""
         total = self.weight.new_zeros(len(self.candidates))
         factors = total.new_tensor(np.stack([rates[candidate] for candidate in self.candidates], axis=1))
-        for inputs, targets, rate in zip(data.inputs, data.targets, factors, strict=True):
-            batch = inputs, targets, rate
-            if self.weight.is_cuda:
-                key = data.size, inputs.shape, targets.shape
-                if key not in self.captured:
-                    self.captured[key] = _Captured(self, data.size, batch)
-                total += self.captured[key].replay(batch)
-            else:
-                total += self.step(data.size, batch)
+        done = 0
+        try:
+            for inputs, targets, rate in zip(data.inputs, data.targets, factors, strict=True):
+                batch = inputs, targets, rate
+                if self.weight.is_cuda:
+                    key = data.size, inputs.shape, targets.shape
+                    if key not in self.captured:
+                        self.captured[key] = _Captured(self, data.size, batch)
+                    total += self.captured[key].replay(batch)
+                else:
+                    total += self.step(data.size, batch)
+                done += 1
+        finally:
+            for candidate in self.candidates:
+                candidate.steps += done
         return dict(zip(self.candidates, (total / len(data)).tolist(), strict=True))
 
     def step(self, size: tuple[int, ...], batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:

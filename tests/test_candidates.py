@@ -1,6 +1,8 @@
 """Machines that are trained together fare as each does alone by torch's own optimizers, whoever enters or leaves."""
 
 import copy
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import machgraph as mg
-from machgraph import compiled, population
+from machgraph import compiled, compiled_training, population
 
 RATES = [1.0, 0.5, 0.7, 0.2]
 SIZES = {"dense": (), "convolution": (5, 4), "recurrence": (7,)}
@@ -167,6 +169,35 @@ def test_the_number_of_threads_and_of_neighbours_changes_no_bit():
         results.append(candidate.weights()[0])
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+
+
+@needs_numba
+@pytest.mark.parametrize("thread", ["main", "other"])
+def test_after_an_error_nobody_goes_on(thread, monkeypatch):
+    """And the steps are those that were done."""
+    began, done, both = [], [], threading.Barrier(2)
+
+    class Training:
+        @staticmethod
+        def epoch(*arguments):
+            began.append(arguments)
+            both.wait(30)
+            if (threading.current_thread() is threading.main_thread()) == (thread == "main"):
+                raise KeyboardInterrupt
+            time.sleep(0.2)
+            done.append(arguments)
+            return 0.0, 0.0
+
+    data = mg.batches(*samples("dense", "squared_error", "mean", torch.float32), size=5)[0]
+    together = mg.Population(mg.Objective("squared_error"), threads=2)
+    candidates = [
+        together.enter(machine("dense", (3, 6, 2), "tanh", torch.float32, seed), mg.Optimizer()) for seed in range(6)
+    ]
+    monkeypatch.setattr(compiled_training, "_training", Training)
+    with pytest.raises(KeyboardInterrupt):
+        together.descend(data, RATES)
+    assert (len(began), len(done)) == (2, 1)
+    assert sum(candidate.steps for candidate in candidates) == len(data)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS[:2])
