@@ -1,9 +1,10 @@
 """Machines of a population one by one in the compiled loop, on the CPU: epochs without any Python in them."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import cached_property
+from functools import cache
 from itertools import starmap
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,8 @@ class CompiledTrainer:
                 deque(waiting, maxlen=0)  # after an error or an interrupt nobody begins another
 
         try:
-            futures.extend(self._pool.submit(work) for _ in range(min(self.threads, len(self.members)) - 1))
+            pool, others = _pool(os.getpid(), self.threads), min(self.threads, len(self.members)) - 1
+            futures.extend(pool.submit(work) for _ in range(others))
             work()
         finally:
             begun = [future for future in futures if not future.cancel()]
@@ -82,9 +84,11 @@ class CompiledTrainer:
             future.result()
         return results
 
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.threads)
+
+@cache
+def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads for all populations of a process; a forked one does not inherit those of its parent."""
+    return ThreadPoolExecutor(threads)
 
 
 class _Member:

@@ -56,6 +56,11 @@ class StackedTrainer:
         self.states: dict[Candidate, State] = {}  # of those that are in no stack yet
         self.stacks: list[Stack] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: what the candidates have learned; stacks are made anew."""
+        self._unstack()
+        return self.__dict__
+
     def enter(self, candidate: "Candidate") -> None:
         """Begin with the machine's present weights."""
         self._unstack()

@@ -1,6 +1,8 @@
 """Machines that are trained together fare as each does alone by torch's own optimizers, whoever enters or leaves."""
 
 import copy
+import multiprocessing
+import pickle
 import threading
 import time
 
@@ -171,6 +173,45 @@ def test_the_number_of_threads_and_of_neighbours_changes_no_bit():
     assert torch.equal(results[0], results[2])
 
 
+def cube(y):
+    return y**3
+
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda x: pickle.loads(pickle.dumps(x))}
+
+
+@pytest.mark.parametrize("copied", COPIES)
+@pytest.mark.parametrize("trainer", TRAINERS[:2])
+def test_a_copy_goes_on_as_the_original(copied, trainer, monkeypatch):
+    if trainer == "stacked":
+        monkeypatch.setattr(population, "trains", lambda machine: False)
+    x, y = samples("dense", "squared_error", "mean", torch.float64)
+    data = mg.batches(x, y, size=5)[0]
+    together = mg.Population(mg.Objective("squared_error"), threads=2)
+    for activation in ("tanh", cube, "relu"):
+        together.enter(machine("dense", (3, 6, 2), activation, torch.float64, seed=0), OPTIMIZERS["adam"])
+    together.descend(data, RATES)
+    other = COPIES[copied](together)
+    assert other.descend(data, RATES) == together.descend(data, RATES)
+    assert other.measure([data]) == together.measure([data])
+
+
+@needs_numba
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python advises against forks of several threads
+def test_a_forked_process_has_threads_of_its_own():
+    data = mg.batches(*samples("dense", "squared_error", "mean", torch.float32), size=5)[0]
+    together = mg.Population(mg.Objective("squared_error"), threads=2)
+    for seed in range(3):
+        together.enter(machine("dense", (3, 6, 2), "tanh", torch.float32, seed), mg.Optimizer())
+    together.descend(data, RATES)
+    time.sleep(0.1)  # until the threads are waiting
+    child = multiprocessing.get_context("fork").Process(target=together.descend, args=(data, RATES))
+    child.start()
+    child.join(60)
+    child.kill()
+    assert child.exitcode == 0
+
+
 @needs_numba
 @pytest.mark.parametrize("thread", ["main", "other"])
 def test_after_an_error_nobody_goes_on(thread, monkeypatch):
@@ -238,9 +279,6 @@ def test_weights_that_the_mask_leaves_out_are_not_read(trainer, monkeypatch):
 
 
 def test_a_nonlinearity_of_ones_own_is_trained_too():
-    def cube(y):
-        return y**3
-
     x, y = samples("dense", "squared_error", "mean", torch.float64)
     data = mg.batches(x, y, size=5)[0]
     together = mg.Population(mg.Objective("squared_error"))
