@@ -14,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from machgraph.boxes import halved
 from machgraph.compiled_training import CompiledTrainer, trains
 from machgraph.parametric_machine import ParametricMachine
 from machgraph.stack import StackedTrainer
@@ -178,13 +179,6 @@ class Population:
         if classes != (self.objective.loss == "cross_entropy"):
             kind = "classes (whole numbers)" if self.objective.loss == "cross_entropy" else "values (real numbers)"
             raise ValueError(f"got targets of {data.targets.dtype} for the loss {self.objective.loss}: give {kind}")
-        read = prod(data.size) if self.objective.reading == "each" else 1
-        expected = data.inputs.shape[-1] * read
-        if data.targets.shape[-1] != expected:
-            raise ValueError(
-                f"got targets for {data.targets.shape[-1] // data.inputs.shape[-1]} positions a sample, where outputs "
-                f'are read at {read}: give one target for each, or another reading than "{self.objective.reading}"'
-            )
         least, most = (int(data.targets.min()), int(data.targets.max())) if classes and data.targets.numel() else (0, 0)
         for machine in (candidate.machine for candidate in self.candidates):
             outputs = machine.partition.widths[-1]
@@ -194,10 +188,17 @@ class Population:
                 )
             if not classes and data.targets.shape[1] != outputs:
                 raise ValueError(f"got {data.targets.shape[1]} values a target for a machine of {outputs} outputs")
-            if len(data.size) != machine.dimensions or data.inputs.shape[1] > machine.partition.size:
+            if len(data.size) != machine.dimensions or data.inputs.shape[1] > machine.given:
                 raise ValueError(
                     f"got inputs of {data.inputs.shape[1]} channels and {len(data.size)} axes of positions for "
                     f"{type(machine).__name__}({machine.extra_repr()})"
+                )
+            read = prod(halved(data.size, machine.scales[-1])) if self.objective.reading == "each" else 1
+            if data.targets.shape[-1] != data.inputs.shape[-1] * read:
+                raise ValueError(
+                    f"got targets for {data.targets.shape[-1] // data.inputs.shape[-1]} positions a sample, where "
+                    f"outputs are read at {read}: give one target for each, or another reading than "
+                    f'"{self.objective.reading}"'
                 )
             if data.inputs.dtype != machine.weight.dtype or data.inputs.device != machine.weight.device:
                 raise ValueError(

@@ -234,6 +234,7 @@ class Stack:
         samples = inputs.shape[-1]
         padding = (0, 0, *[side for margin in reversed(plan.margins) for side in margin])
         y0 = F.pad(inputs.reshape(len(inputs), *size, samples), padding).reshape(1, len(inputs), -1)
+        y0 = F.pad(y0, (0, plan.positions * samples - y0.shape[-1]))  # coarser grids
         _, z = resolvent(plan, self.activations, weight, bias, y0.expand(len(self.candidates), -1, -1))
         outputs = z[:, self.partition.block(-1)]
         outputs = outputs.view(*outputs.shape[:2], plan.positions, samples)[:, :, heard]
@@ -327,7 +328,7 @@ def _geometry(candidate: "Candidate") -> Any:
     machine = candidate.machine
     widths, weight = machine.partition.widths, machine.weight
     shape = type(machine), weight.shape[2:], widths[0], widths[-1], weight.dtype, weight.device
-    kernel = [str(getattr(machine, name, None)) for name in ("dilation", "padding", "timeblock")]
+    kernel = [str(getattr(machine, name, None)) for name in ("dilation", "padding", "scales", "pooling", "timeblock")]
     return (*shape, *kernel, candidate.optimizer.kind)
 
 

@@ -179,10 +179,10 @@ def read_positions(plan: Plan, reading: Reading) -> NDArray[np.int64]:
     ------
     ValueError : the last of several axes.
     """
-    if reading == "last" and len(plan.grid) > 1:
-        raise ValueError(f'got reading "last" for {len(plan.grid)} axes of positions: a last one has only a series')
-    inner = [slice(before, extent - after) for extent, (before, after) in zip(plan.grid, plan.margins, strict=True)]
-    positions = np.arange(plan.positions).reshape(plan.grid)[tuple(inner)].ravel()
+    grid = plan.answering
+    if reading == "last" and len(grid.extents) > 1:
+        raise ValueError(f'got reading "last" for {len(grid.extents)} axes of positions: a last one has only a series')
+    positions = grid.inside.ravel()
     return positions[-1:] if reading == "last" else positions
 
 
