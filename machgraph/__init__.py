@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from machgraph.population import Population as Population
     from machgraph.portable import export as export
     from machgraph.trace import from_torch as from_torch
+    from machgraph.training import Batches as Batches
     from machgraph.training import Objective as Objective
     from machgraph.training import Optimizer as Optimizer
     from machgraph.training import batches as batches
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Architecture": "architecture",
+    "Batches": "training",
     "ConvMachine": "parametric",
     "DenseMachine": "parametric",
     "Machine": "architecture",

@@ -12,13 +12,14 @@ out is in none of them.
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise, product
+from operator import mul
 from typing import Literal
 
 import networkx as nx
 import numpy as np
 
 from machgraph.partition import Mask, Partition, runs
-from machgraph.plan import Accumulate, Activate, Clear, Instruction, Plan, Repeat, Span, Wrap
+from machgraph.plan import Accumulate, Activate, Clear, Grid, Instruction, Plan, Pool, Repeat, Span, Wrap
 
 Padding = Literal["same", "causal", "circular"]
 Part = tuple[Span, Span]  # blocks, and blocks that are final before any of them is
@@ -46,7 +47,7 @@ def dense_plan(partition: Partition, mask: Mask) -> Plan:
     Accumulate(rows=(7, 9), inputs=(0, 7), columns=(0, 1), tap=0, offset=0)
     Activate(rows=(7, 9), block=2, columns=(0, 1))
     """
-    return _convolution_plan(partition, mask.tobytes(), (), (), (), "same")
+    return _convolution_plan(partition, mask.tobytes(), (), (), (), "same", (0,) * len(partition), False)
 
 
 def convolution_plan(
@@ -56,16 +57,30 @@ def convolution_plan(
     kernel_size: tuple[int, ...],
     dilation: tuple[int, ...],
     padding: Padding,
+    scales: tuple[int, ...] = (),
+    mean: bool = False,
 ) -> Plan:
-    """The plan of a convolutional machine with all of its positions in one box a block.
+    """The plan of a convolutional machine with all positions of a block in one box.
 
     Parameters
     ----------
     partition, mask : as for ``dense_plan``.
     size, kernel_size, dilation : along each axis of positions.
     padding : what is beyond the border, and on which side; see ``margins``.
+    scales : of each block, how often its grid is halved; all 0 if left out. A block is pooled as far as it is heard.
+    mean : whether the mean over a window is pooled, not the maximum.
     """
-    return _convolution_plan(partition, mask.tobytes(), size, kernel_size, dilation, padding)
+    scales = scales or (0,) * len(partition)
+    return _convolution_plan(partition, mask.tobytes(), size, kernel_size, dilation, padding, scales, mean)
+
+
+def halved(size: tuple[int, ...], times: int) -> tuple[int, ...]:
+    """Extents after so many halvings, each rounded down, 1 being the least.
+
+    >>> halved((8, 7, 1), 1), halved((8, 7, 1), 3)
+    ((4, 3, 1), (1, 1, 1))
+    """
+    return tuple(max(1, extent >> times) for extent in size)
 
 
 def margins(kernel_size: tuple[int, ...], dilation: tuple[int, ...], padding: Padding) -> tuple[Span, ...]:
@@ -86,38 +101,46 @@ def _convolution_plan(
     kernel_size: tuple[int, ...],
     dilation: tuple[int, ...],
     padding: Padding,
+    scales: tuple[int, ...],
+    mean: bool,
 ) -> Plan:
     blocks = len(partition)
     mask = np.frombuffer(mask_bytes, dtype=bool).reshape(blocks, blocks)
     around = margins(kernel_size, dilation, padding)
-    grid = tuple(extent + before + after for extent, (before, after) in zip(size, around, strict=True))
-    strides = [int(np.prod(grid[axis + 1 :])) for axis in range(len(grid))]
-    first = sum(before * stride for (before, _), stride in zip(around, strides, strict=True))
-    last = first + sum((extent - 1) * stride for extent, stride in zip(size, strides, strict=True))
-    columns = (first, last + 1)
-    offsets = [
-        sum(
-            stride * (step * tap - before)
-            for stride, step, tap, (before, _) in zip(strides, dilation, taps, around, strict=True)
+    grids: list[Grid] = []
+    for scale in range(max(scales) + 1):
+        extents = tuple(
+            extent + before + after for extent, (before, after) in zip(halved(size, scale), around, strict=True)
         )
-        for taps in product(*map(range, kernel_size))
+        grids.append(Grid(extents, around, sum(grid.positions for grid in grids)))
+    taps = list(product(*map(range, kernel_size)))
+    reaches = [
+        tuple(step * k - before for step, k, (before, _) in zip(dilation, tap, around, strict=True)) for tap in taps
     ]
-    instructions: list[Instruction] = []
-    if len(grid) == 1 and padding != "circular":
-        instructions.append(Clear((0, partition.size)))  # for the dual, whose products reach into the padding
-    heard = _heard(partition, mask, _halves(partition.bounds))
+    halves = list(_halves(partition.bounds))
+    heard = [_heard(partition, mask & np.equal(scales, scale)[:, None], halves) for scale in range(len(grids))]
+    coarsest = [max([scales[i], *(scales[reader] for reader in np.flatnonzero(mask[:, i]))]) for i in range(blocks)]
+    border: list[Instruction] = []
+    if len(size) == 1 and padding != "circular":  # for the dual, whose products reach into the padding
+        border = [Clear((0, partition.size), grid=scale) for scale in range(len(grids))]
+    instructions: list[Instruction] = border
     for i, rows in enumerate(pairwise(partition.bounds)):
-        instructions += [
-            Accumulate(several, inputs, columns, tap, offset)
-            for tap, offset in enumerate(offsets)
-            for several, inputs in heard[i]
-        ]
-        instructions.append(Activate(rows, i, columns))
-        if padding == "circular":
-            instructions.append(Wrap(rows))
-        elif len(grid) > 1:  # the columns run from the first pixel to the last and cross padding
-            instructions.append(Clear(rows))
-    return Plan(tuple(instructions), partition.size, grid, around, len(offsets))
+        for scale, grid in enumerate(grids):  # products that blocks of a scale share come before the first of them
+            instructions += [
+                Accumulate(several, inputs, grid.columns, tap, sum(map(mul, grid.strides, reach)))
+                for tap, reach in enumerate(reaches)
+                if padding == "circular" or all(abs(by) < extent for by, extent in zip(reach, grid.size, strict=True))
+                for several, inputs in heard[scale][i]
+            ]
+        instructions.append(Activate(rows, i, grids[scales[i]].columns))
+        for scale in range(scales[i], coarsest[i] + 1):
+            if scale > scales[i]:
+                instructions.append(Pool(rows, scale - 1, mean))
+            if padding == "circular":
+                instructions.append(Wrap(rows, grid=scale))
+            elif len(size) > 1:  # the columns run from the first pixel to the last and cross padding
+                instructions.append(Clear(rows, grid=scale))
+    return Plan(tuple(instructions), partition.size, grids[0].extents, around, len(taps), tuple(grids[1:]))
 
 
 def recurrent_plan(partition: Partition, mask: Mask, steps: int, timeblock: int) -> Plan:

@@ -99,8 +99,10 @@ class _Resolvent(torch.autograd.Function):
     def forward(
         ctx: Any, machine: "ParametricMachine", weight: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        y, z = forward(machine, weight, bias, y0, z0)
-        ctx.machine, ctx.architecture, ctx.layout = machine, _architecture(machine), _layout(z)
+        plan, codes = program(machine, weight, y0)
+        y, z = forward(plan, codes, weight, bias, y0, z0)
+        ctx.machine, ctx.plan, ctx.codes, ctx.activation = machine, plan, codes, machine.activation
+        ctx.shape, ctx.layout = weight.shape, _layout(z)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(weight, bias, y0, z0, y, z)
         return y, z
@@ -110,8 +112,8 @@ class _Resolvent(torch.autograd.Function):
         weight, bias, y0, z0, y, z = ctx.saved_tensors
         if v0 is None and u0 is None:
             return (None,) * 5
-        if any(now is not then for now, then in zip(_architecture(ctx.machine), ctx.architecture, strict=True)):
-            raise RuntimeError("the machine got other shortcuts or activations after this solution: solve it again")
+        if weight.shape != ctx.shape:
+            raise RuntimeError(f"got weight of shape {tuple(weight.shape)} after a solution with another: solve again")
         if (
             torch.is_grad_enabled()
             or _is_wrapped(v0)
@@ -120,30 +122,44 @@ class _Resolvent(torch.autograd.Function):
             or not (_layout(y) == _layout(z) == ctx.layout and weight.is_contiguous())
         ):
             return (None, *_differentiable(ctx, (weight, bias, y0, z0), (v0, u0)))
-        Q, b, u, v = backward(ctx.machine, weight, y, z, v0, u0, ctx.needs_input_grad[1:3])
+        Q, b, u, v = backward(ctx.plan, ctx.codes, weight, y, z, v0, u0, ctx.needs_input_grad[1:3])
         return None, Q, b, _channels(v, y0), None if z0 is None else _channels(u, z0)
 
 
-def forward(
-    machine: "ParametricMachine", weight: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """``y`` and ``z``, each ``(sample, channels, *size)``, of a machine with these weights."""
-    plan = machine.plan(tuple(y0.shape[2:]))
-    if weight.numel() != plan.taps * plan.channels**2:
+def program(machine: "ParametricMachine", weight: Tensor, like: Tensor) -> tuple[Plan, Codes]:
+    """What solves a machine with these weights for tensors of this size: a plan, and codes of activations it knows.
+
+    Raises
+    ------
+    ValueError : weights of another shape, or another number of activations than of blocks.
+    """
+    plan, known = machine.plan(tuple(like.shape[2:])), _codes(machine)
+    if weight.shape != (plan.channels, plan.channels, *machine.kernel):
         raise ValueError(
-            f"got weight of shape {tuple(weight.shape)} for {plan.channels} channels and a kernel of {plan.taps}: "
-            "give it the shape that the machine was made with"
+            f"got weight of shape {tuple(weight.shape)} for {plan.channels} channels and a kernel of "
+            f"{machine.kernel or 1}: give it the shape {(plan.channels, plan.channels, *machine.kernel)}"
         )
+    assert known is not None
+    if len(known) != len(plan.blocks):
+        raise ValueError(f"got {len(known)} activations for {len(plan.blocks)} blocks: give one for each block")
+    return plan, known
+
+
+def forward(
+    plan: Plan, codes: Codes, weight: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """``y`` and ``z``, each ``(sample, channels, *size)``, of the machine of a plan with these weights."""
     y = _solution(plan, y0)
     z = _another(plan, y)
     bias_address = 0 if bias is None else bias.data_ptr()
     memory = _memory(plan, y), _memory(plan, z)
-    _entry().forward(*_call(machine, plan, y0), _matrices(weight), bias_address, _tensor(y0), _tensor(z0), memory)
+    _entry().forward(*_call(plan, codes, y0), _matrices(weight), bias_address, _tensor(y0), _tensor(z0), memory)
     return y, z
 
 
 def backward(
-    machine: "ParametricMachine",
+    plan: Plan,
+    codes: Codes,
     weight: Tensor,
     y: Tensor,
     z: Tensor,
@@ -152,14 +168,13 @@ def backward(
     needed: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
     """The gradients of weight and bias, if needed, and ``u`` and ``v``, each ``(sample, channels, *size)``."""
-    plan = machine.plan(tuple(y.shape[2:]))
     v0, u0 = v0 if v0 is None else v0.resolve_neg(), u0 if u0 is None else u0.resolve_neg()
     u, v = _another(plan, y), _another(plan, y)
     Q = torch.empty((plan.taps, plan.channels, plan.channels), dtype=y.dtype) if needed[0] else None
     b = torch.empty(plan.channels, dtype=y.dtype) if needed[1] else None
     memory = _memory(plan, y), _memory(plan, z), _memory(plan, u), _memory(plan, v)
     gradients = 0 if Q is None else Q.data_ptr(), 0 if b is None else b.data_ptr()
-    _entry().backward(*_call(machine, plan, y), _matrices(weight), _tensor(v0), _tensor(u0), memory, gradients)
+    _entry().backward(*_call(plan, codes, y), _matrices(weight), _tensor(v0), _tensor(u0), memory, gradients)
     if Q is not None:
         Q = Q[0] if weight.dim() == 2 else Q.permute(1, 2, 0).reshape(weight.shape)
     return Q, b, u, v
@@ -171,7 +186,8 @@ def _differentiable(
     """The gradients as functions that can be differentiated again: those of the reference, solved anew."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        solution = ctx.machine.reference(*inputs)
+        inputs = tuple(None if x is None else x.view_as(x) for x in inputs)  # each apart: one may depend on another
+        solution = ctx.machine.reference(*inputs, planned=(ctx.plan, ctx.activation))
     pairs = [(x, cotangent) for x, cotangent in zip(solution, cotangents, strict=True) if cotangent is not None]
     wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
     outputs, given = zip(*pairs, strict=True)
@@ -183,11 +199,6 @@ def _differentiable(
     return gradients
 
 
-def _architecture(machine: "ParametricMachine") -> tuple[Any, ...]:
-    """What a solution depends on besides tensors; a change makes new objects."""
-    return machine.partition, machine.shortcuts, machine.activation
-
-
 def _is_wrapped(x: Tensor | None) -> bool:
     """Whether a transform runs over the backward pass, as for batches of cotangents; such a tensor has no memory."""
     functorch = torch._C._functorch
@@ -197,9 +208,9 @@ def _is_wrapped(x: Tensor | None) -> bool:
 # ---- tensors as addresses ------------------------------------------------------------------------------------
 
 
-def _call(machine: "ParametricMachine", plan: Plan, like: Tensor) -> tuple[Any, ...]:
+def _call(plan: Plan, codes: Codes, like: Tensor) -> tuple[Any, ...]:
     """What both calls begin with: a number of the type, the tables, and channels, taps and samples."""
-    return LIKE[like.dtype], plan.program.resolvent, _codes(machine), (plan.channels, plan.taps, like.shape[0])
+    return LIKE[like.dtype], plan.program.resolvent, codes, (plan.channels, plan.taps, like.shape[0])
 
 
 def _solution(plan: Plan, like: Tensor) -> Tensor:

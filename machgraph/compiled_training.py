@@ -1,8 +1,11 @@
 """Machines of a population one by one in the compiled loop, on the CPU: epochs without any Python in them."""
 
+import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
+from itertools import starmap
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -61,21 +64,31 @@ class CompiledTrainer:
         """What it gives for each candidate; every thread takes the next one as soon as it is free."""
         results: dict[Candidate, Any] = {}
         waiting = iter(list(self.members.values()))
+        futures: list[Future[None]] = []
 
         def work() -> None:
-            for member in waiting:
-                results[member.candidate] = do(member)
+            try:
+                for member in waiting:
+                    results[member.candidate] = do(member)
+            finally:
+                deque(waiting, maxlen=0)  # after an error or an interrupt nobody begins another
 
-        others = min(self.threads, len(self.members)) - 1
-        futures = [self._pool.submit(work) for _ in range(others)]
-        work()
-        for future in futures:
+        try:
+            pool, others = _pool(os.getpid(), self.threads), min(self.threads, len(self.members)) - 1
+            futures.extend(pool.submit(work) for _ in range(others))
+            work()
+        finally:
+            begun = [future for future in futures if not future.cancel()]
+            wait(begun)
+        for future in begun:
             future.result()
         return results
 
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.threads)
+
+@cache
+def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads for all populations of a process; a forked one does not inherit those of its parent."""
+    return ThreadPoolExecutor(threads)
 
 
 class _Member:
@@ -109,9 +122,14 @@ class _Member:
         machine, read = self._layout(data.size)
         inputs, targets = data.inputs.numpy(), _targets(data, self.state[0].dtype)
         told = smoothing, self.settings, rates, self.candidate.steps
-        result: tuple[float, float] = _training().epoch(machine, self.state, inputs, targets, read, *told)
-        self.candidate.seconds += perf_counter() - began
-        return result
+        epoch, done = _training().epoch, list[tuple[float, float]]()
+        try:
+            # what is called by C can't be interrupted between the last step and the note of it
+            done.extend(starmap(epoch, [(machine, self.state, inputs, targets, read, *told)]))
+        finally:
+            self.candidate.seconds += perf_counter() - began
+            self.candidate.steps += len(rates) * len(done)
+        return done[0]
 
     def weights(self) -> tuple[Tensor, Tensor | None]:
         machine = self.candidate.machine

@@ -6,15 +6,19 @@ population of one may come without its axis.
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-from machgraph.plan import Accumulate, Activate, Clear, Instruction, Plan, Repeat, Simple, Span, Wrap
+from machgraph.plan import Accumulate, Activate, Clear, Grid, Instruction, Plan, Pool, Repeat, Simple, Span, Wrap
 
 Activator = Callable[[Activate, Tensor, Tensor], None]
 
 
-def execute(plan: Plan, W: Tensor, Y: Tensor, Z: Tensor, activate: Activator) -> None:
-    """Do what the plan says, in place of ``Y`` and ``Z``; ``activate`` is told the instruction and both boxes."""
+def execute(plan: Plan, W: Tensor, Y: Tensor, Z: Tensor, activate: Activator, at: Tensor | None = None) -> None:
+    """Do what the plan says, in place of ``Y`` and ``Z``; ``activate`` is told the instruction and both boxes.
+
+    Pooling is linearized at the solution ``at``, of the shape of ``Z``; where that is left out it is not linear.
+    """
     samples = Y.shape[-1] // plan.positions
     for step in plan.instructions:
         for one in _turns(step):
@@ -26,6 +30,8 @@ def execute(plan: Plan, W: Tensor, Y: Tensor, Z: Tensor, activate: Activator) ->
                 )
             elif isinstance(one, Activate):
                 activate(one, box(Y, one.rows, one.columns, samples), box(Z, one.rows, one.columns, samples))
+            elif isinstance(one, Pool):
+                _pool(plan, one, Y if one.dual else Z, Z if at is None else at, samples)
             else:
                 _border(plan, one, Y, Z, samples)
 
@@ -73,14 +79,15 @@ def _extent(span: Span) -> tuple[int, int]:
 
 
 def _border(plan: Plan, step: Clear | Wrap, Y: Tensor, Z: Tensor, samples: int) -> None:
-    grid = _on_grid(plan, Y if step.dual else Z, step.rows, samples)
-    (_clear if isinstance(step, Clear) else _fold if step.dual else _wrap)(grid, plan.margins)
+    grid = plan.grids[step.grid]
+    positions = _on_grid(grid, Y if step.dual else Z, step.rows, samples)
+    (_clear if isinstance(step, Clear) else _fold if step.dual else _wrap)(positions, grid.margins)
 
 
-def _on_grid(plan: Plan, tensor: Tensor, rows: Span, samples: int) -> Tensor:
-    """Some rows with their positions as a grid, ``[..., *grid, sample]``."""
-    some = tensor.narrow(-2, *_extent(rows))
-    return some.view(*some.shape[:-1], *plan.grid, samples)
+def _on_grid(grid: Grid, tensor: Tensor, rows: Span, samples: int) -> Tensor:
+    """Some rows with their positions on a grid, ``[..., *extents, sample]``."""
+    some = tensor.narrow(-2, *_extent(rows)).narrow(-1, samples * grid.start, samples * grid.positions)
+    return some.view(*some.shape[:-1], *grid.extents, samples)
 
 
 def _sides(grid: Tensor, margins: tuple[Span, ...]) -> list[tuple[Tensor, Tensor]]:
@@ -108,3 +115,46 @@ def _fold(grid: Tensor, margins: tuple[Span, ...]) -> None:
     for padding, source in reversed(_sides(grid, margins)):
         source.add_(padding)
         padding.zero_()
+
+
+# ---- from grid to grid ---------------------------------------------------------------------------------------
+
+
+def _pool(plan: Plan, step: Pool, X: Tensor, at: Tensor, samples: int) -> None:
+    fine, coarse = plan.grids[step.grid], plan.grids[step.grid + 1]
+    windows = _windows(fine, coarse, X, step.rows, samples)
+    pooled = _inside(coarse, X, step.rows, samples)
+    count = windows.shape[pooled.dim() :].numel()
+    if step.mean and step.dual:
+        windows.add_(pooled.reshape(*pooled.shape, *[1] * len(fine.extents)) / count)
+    elif step.mean:
+        pooled.add_(windows.flatten(pooled.dim()).mean(-1))
+    else:
+        chosen = _windows(fine, coarse, at, step.rows, samples).flatten(pooled.dim()).argmax(-1, keepdim=True)
+        if step.dual:
+            back = torch.zeros_like(windows.flatten(pooled.dim())).scatter_(-1, chosen, pooled.unsqueeze(-1))
+            windows.add_(back.view(windows.shape))
+        else:
+            pooled.add_(windows.flatten(pooled.dim()).gather(-1, chosen).squeeze(-1))
+
+
+def _inside(grid: Grid, tensor: Tensor, rows: Span, samples: int) -> Tensor:
+    """Some rows with their positions on a grid but its padding, ``[..., *size, sample]``."""
+    inside = _on_grid(grid, tensor, rows, samples)
+    first = inside.dim() - 1 - len(grid.extents)
+    for axis, (extent, (before, _)) in enumerate(zip(grid.size, grid.margins, strict=True), start=first):
+        inside = inside.narrow(axis, before, extent)
+    return inside
+
+
+def _windows(fine: Grid, coarse: Grid, tensor: Tensor, rows: Span, samples: int) -> Tensor:
+    """Some rows of the fine grid by the positions of the coarse one, ``[..., *coarse size, sample, *window]``.
+
+    A window has two positions along each axis, or the only one that there is; what is over at the end is in none.
+    """
+    inside = _inside(fine, tensor, rows, samples)
+    first = inside.dim() - 1 - len(fine.extents)
+    for axis, (extent, half) in enumerate(zip(fine.size, coarse.size, strict=True), start=first):
+        width = min(2, extent)
+        inside = inside.unfold(axis, width, width).narrow(axis, 0, half)
+    return inside

@@ -20,7 +20,7 @@ FORMAT = "machgraph/1"
 COMMON = ("widths", "activation", "shortcuts", "bias")
 KINDS: dict[str, tuple[type[ParametricMachine], tuple[str, ...]]] = {  # with what each says beside the common names
     "dense": (DenseMachine, ()),
-    "convolution": (ConvMachine, ("kernel_size", "dilation", "padding")),
+    "convolution": (ConvMachine, ("kernel_size", "dilation", "padding", "scales", "pooling")),
     "recurrence": (RecurrentMachine, ("lags", "timeblock")),
 }
 
@@ -100,7 +100,8 @@ def specification(machine: ParametricMachine) -> dict[str, Any]:
     """The architecture of a machine as a JSON object.
 
     All kinds have ``kind, widths, activation, shortcuts, bias``; a ``convolution`` also ``kernel_size, dilation,
-    padding``, and a ``recurrence`` ``lags, timeblock``, its shortcuts being ``[lag, block_out, block_in]``.
+    padding, scales, pooling``, and a ``recurrence`` ``lags, timeblock``, its shortcuts being ``[lag, block_out,
+    block_in]``.
 
     Examples
     --------

@@ -14,9 +14,13 @@ import torch
 from torch import Tensor
 
 from machgraph import compiled
+from machgraph.resolvent import dual_resolvent
 
 if TYPE_CHECKING:
     from machgraph.parametric import ParametricMachine
+
+TYPES = tuple(compiled.LIKE)
+SETTINGS = ("kernel_size", "dilation", "padding", "lags", "timeblock")  # that some kind of machine has
 
 
 def is_wanted(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> bool:
@@ -25,13 +29,13 @@ def is_wanted(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> bo
     Machines whose nonlinearities have no names are looked into.
     """
     exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-    if exporting() or not compiled.AVAILABLE or not isinstance(y0, Tensor):
+    if exporting() or not compiled.AVAILABLE or not isinstance(y0, Tensor) or _is_transformed():
         return False
     weight, bias = machine.weight, machine.bias
     shape, channels = y0.shape, weight.shape[0]
     return (
         machine.is_named
-        and y0.dtype in compiled.LIKE
+        and y0.dtype in TYPES
         and _is_alike(weight, y0)
         and y0.device.type == "cpu"
         and len(shape) == weight.dim()
@@ -42,13 +46,21 @@ def is_wanted(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> bo
     )
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_transformed() -> bool:
+    """Whether operators would be in the way: of transforms of ``torch.func``, or of autocast, which chooses types."""
+    return torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled("cpu")
+
+
 def _is_alike(x: Tensor, y0: Tensor) -> bool:
     return isinstance(x, Tensor) and x.dtype == y0.dtype and x.device == y0.device
 
 
 def resolvent(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> tuple[Tensor, Tensor]:
     """``(y, z)`` of ``machine.solve(y0, z0)``, for tensors ``(sample, channel, *size)`` of some of the channels."""
-    Y, Z = torch.ops.machgraph.resolvent(machine.weight, machine.bias, y0, z0, described(machine))
+    settings = [getattr(machine, name, None) for name in SETTINGS]
+    words = described(machine, machine.partition.widths, machine._heard, *settings)
+    Y, Z = torch.ops.machgraph.resolvent(machine.weight, machine.bias, y0, z0, words)
     return _inner(machine, Y, y0), _inner(machine, Z, y0)
 
 
@@ -63,8 +75,8 @@ def _inner(machine: "ParametricMachine", X: Tensor, like: Tensor) -> Tensor:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def described(machine: "ParametricMachine") -> str:
-    """The architecture in words."""
+def described(machine: "ParametricMachine", *_: Any) -> str:
+    """The architecture in words, which to a compiler are a constant: it watches what else is given for changes."""
     from machgraph.io import specification
 
     description = json.dumps(specification(machine))
@@ -94,7 +106,7 @@ def _resolvent(
     """``Y`` and ``Z``, each ``[channel, position]``."""
     machine = _machine(description)
     bias = None if bias is None else bias.contiguous()
-    y, z = compiled.forward(machine, weight.contiguous(), bias, y0, z0)
+    y, z = compiled.forward(*compiled.program(machine, weight, y0), weight.contiguous(), bias, y0, z0)
     return compiled.memory(y, len(weight)), compiled.memory(z, len(weight))
 
 
@@ -111,7 +123,8 @@ def _dual(
     """The gradients of the weight and of the bias, and ``U`` and ``V``; all but the first ``[channel, position]``."""
     machine = _machine(description)
     y, z, v0, u0 = (compiled.solution(machine, X.contiguous(), y0) for X in (Y, Z, V0, U0))
-    Q, b, u, v = compiled.backward(machine, weight.contiguous(), y, z, v0, u0, (True, True))
+    program = compiled.program(machine, weight, y0)
+    Q, b, u, v = compiled.backward(*program, weight.contiguous(), y, z, v0, u0, (True, True))
     assert Q is not None
     assert b is not None
     return Q.contiguous(), b, compiled.memory(u, len(weight)), compiled.memory(v, len(weight))
@@ -133,8 +146,14 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _gradients(ctx: Any, V0: Tensor, U0: Tensor) -> tuple[Tensor | None, ...]:
     weight, y0, z0, Y, Z = ctx.saved_tensors
-    Q, b, U, V = torch.ops.machgraph.dual_resolvent(weight, Y, Z, V0, U0, y0, ctx.description)
     machine = _machine(ctx.description)
+    if torch.is_grad_enabled():  # somebody will differentiate again
+        plan, W = machine.plan(tuple(y0.shape[2:])), machine.matrices(weight)[None]
+        halves = (X[None] for X in (Y, Z, V0, U0))
+        Q, b, U, V = (x[0] for x in dual_resolvent(plan, machine.activation, W, *halves))
+        Q = Q.movedim(0, -1).reshape(weight.shape)
+    else:
+        Q, b, U, V = torch.ops.machgraph.dual_resolvent(weight, Y, Z, V0, U0, y0, ctx.description)
     v, u = _inner(machine, V, y0)[:, : y0.shape[1]], _inner(machine, U, y0)[:, : z0.shape[1]]
     return Q, b if ctx.has_bias else None, v, u if ctx.has_z0 else None, None
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from machgraph.activation import Pointwise
 from machgraph.architecture import Architecture
-from machgraph.boxes import Padding, convolution_plan, dense_plan, margins, recurrent_plan
+from machgraph.boxes import Padding, convolution_plan, dense_plan, halved, margins, recurrent_plan
 from machgraph.parametric_machine import ParametricMachine as ParametricMachine
 from machgraph.partition import Mask, Partition, channel_mask, lag_mask, shortcut_mask
 from machgraph.plan import Plan, Span
@@ -62,6 +62,11 @@ class DenseMachine(ParametricMachine):
         return dense_plan(partition, shortcuts)
 
     @property
+    def kernel(self) -> tuple[int, ...]:
+        """Number of taps along each axis of positions: what ``weight`` has after its channels."""
+        return ()
+
+    @property
     def margins(self) -> tuple[Span, ...]:
         """Padding before and after, along each axis of positions."""
         return ()
@@ -78,7 +83,10 @@ class DenseMachine(ParametricMachine):
 class ConvMachine(ParametricMachine):
     """A convolutional machine with shortcuts: ``I_i = positions × J_i``, in 1, 2 or 3 dimensions (section 3).
 
-    Tensors are ``(..., channel, *size)``; every block has the size of the input.
+    Tensors are ``(..., channel, *size)``; every block has the size of the input, or a coarser one of its own: what it
+    hears is pooled to its scale, block by block, by windows of two along each axis. So pooling is one more kind of
+    machine in the sum. Then ``z`` has all grids side by side along the last axis, each in the upper left corner of its
+    part and 0 where no grid is; ``output`` and ``split`` give blocks on their own grids.
 
     Parameters
     ----------
@@ -87,10 +95,15 @@ class ConvMachine(ParametricMachine):
     padding : what is beyond the border: ``"same"`` (zeros on both sides, for an even kernel one more after, as torch
         does), ``"causal"`` (zeros, all of them before), ``"circular"`` (the other side).
     dilation : distance between taps, for all axes or for each.
+    scales : of each block, how often its grid is halved, 0 for the input; ``None``: all 0. A block hears none coarser
+        than itself.
+    pooling : ``"max"`` or ``"mean"``.
 
     Raises
     ------
-    ValueError : as for ``DenseMachine``; a kernel of 0 or more than 3 axes; another padding.
+    ValueError : as for ``DenseMachine``; a kernel of 0 or more than 3 axes; another padding or pooling; scales of
+        another number than of blocks, or of a block that hears a coarser one, or with causal padding, for a window
+        looks ahead.
 
     Examples
     --------
@@ -109,6 +122,8 @@ class ConvMachine(ParametricMachine):
         shortcuts: Any = None,
         padding: Padding = "same",
         dilation: int | Sequence[int] = 1,
+        scales: Sequence[int] | None = None,
+        pooling: str = "max",
         bias: bool = True,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
@@ -122,17 +137,45 @@ class ConvMachine(ParametricMachine):
         self.padding = padding
         kernel = self.kernel_size
         self._set(widths, activation, lambda n: shortcut_mask(shortcuts, n), kernel, bias, generator, device, dtype)
+        if pooling not in ("max", "mean"):
+            raise ValueError(f'got pooling={pooling!r}: give "max" or "mean"')
+        self.pooling = pooling
+        if scales is not None:
+            self.scales = self._scales(tuple(scales))
+
+    def _scales(self, scales: tuple[int, ...]) -> tuple[int, ...]:
+        """As they are, if they can be."""
+        blocks = len(self.partition)
+        if len(scales) != blocks or scales[0] != 0 or min(scales) < 0:
+            raise ValueError(
+                f"got scales={scales} for {blocks} blocks: give 0 for the input, and 0 or more for each other"
+            )
+        for i, j in np.argwhere(self.shortcuts):
+            if scales[j] > scales[i]:
+                raise ValueError(
+                    f"got scales={scales}, where block {i} hears block {j}, which is coarser: give block {i} at least "
+                    f"the scale {scales[j]}, or leave out the shortcut"
+                )
+        if any(scales) and self.padding == "causal":
+            raise ValueError('got scales with padding="causal": a window of pooling looks ahead, so give all scales 0')
+        return scales
 
     def plan_of(self, partition: Partition, shortcuts: Mask, size: tuple[int, ...]) -> Plan:
         """One box a block, over all positions."""
         if self.padding == "circular":
-            for extent, sides in zip(size, self.margins, strict=True):
+            for extent, sides in zip(halved(size, max(self.scales)), self.margins, strict=True):
                 if max(sides) > extent:
                     raise ValueError(
                         f"got {extent} positions for a circular kernel that reaches {max(sides)} beyond: "
                         "give more positions, or a smaller kernel_size or dilation"
                     )
-        return convolution_plan(partition, shortcuts, size, self.kernel_size, self.dilation, self.padding)
+        kernel = self.kernel_size, self.dilation, self.padding
+        return convolution_plan(partition, shortcuts, size, *kernel, self.scales, self.pooling == "mean")
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Number of taps along each axis of positions: what ``weight`` has after its channels."""
+        return self.kernel_size
 
     @property
     def margins(self) -> tuple[Span, ...]:
@@ -228,6 +271,11 @@ class RecurrentMachine(ParametricMachine):
         ['σ_0[t=0]', 'w_1[t=0]', 'σ_1[t=0]', 'σ_0[t=1]', 'w_1[t=1]', 'σ_1[t=1]']
         """
         return Recurrence(self).unroll(steps)
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Number of taps along each axis of positions: what ``weight`` has after its channels."""
+        return (len(self.shortcuts),)
 
     @property
     def margins(self) -> tuple[Span, ...]:

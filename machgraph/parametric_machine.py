@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,20 @@ from torch import Tensor, nn
 from machgraph import compiled
 from machgraph.activation import ACTIVATIONS, Activation, Pointwise, per_block
 from machgraph.architecture import Architecture, Machine
+from machgraph.boxes import halved
 from machgraph.lower import lowered, plain_is_wanted
+from machgraph.mipmap import beside, cut, finest, pooled, spread
 from machgraph.partition import Mask, Partition
 from machgraph.plan import Plan, Span
-from machgraph.resolvent import linear_resolvent, resolvent
+from machgraph.resolvent import biased, linear_resolvent, resolvent
 
 
 class ParametricMachine(nn.Module, ABC):
     """``y = w z + y0 + bias``, ``z = σ(y) + z0`` over an index set in blocks (eqs. 10 and 11).
 
     Dense, convolutional and recurrent machines give it the shape of a kernel, a mask and a plan, and nothing else.
-    Tensors are ``(*batch, channel, *size)``; ``size`` are the positions: none, pixels, or steps of time.
+    Tensors are ``(*batch, channel, *size)``; ``size`` are the positions: none, pixels, or steps of time. Where blocks
+    have several scales, those of ``z`` are side by side: see ``ConvMachine``.
 
     Attributes
     ----------
@@ -35,6 +39,8 @@ class ParametricMachine(nn.Module, ABC):
     bias: nn.Parameter | None
     partition: Partition
     activation: tuple[Activation, ...]
+    scales: tuple[int, ...]  # of each block, how often its grid is halved; see ConvMachine
+    pooling: str = "max"
 
     def _set(
         self,
@@ -56,6 +62,7 @@ class ParametricMachine(nn.Module, ABC):
             raise ValueError(
                 f"got {len(self.partition)} block: a machine needs at least an input and an output, as in (64, 10)"
             )
+        self.scales = (0,) * len(self.partition)
         self.shortcuts = shortcuts(len(self.partition))
         self.activation = per_block(activation, len(self.partition))
         channels = self.partition.size
@@ -81,6 +88,11 @@ class ParametricMachine(nn.Module, ABC):
     @abstractmethod
     def plan_of(self, partition: Partition, shortcuts: Mask, size: tuple[int, ...]) -> Plan:
         """The plan of a machine of this kind, with this one's kernel, but another partition and mask."""
+
+    @property
+    @abstractmethod
+    def kernel(self) -> tuple[int, ...]:
+        """Number of taps along each axis of positions: what ``weight`` has after its channels."""
 
     @property
     @abstractmethod
@@ -136,9 +148,9 @@ class ParametricMachine(nn.Module, ABC):
         ------
         ValueError : too many channels or too few axes, sizes that differ, another dtype or device than the weights'.
         """
-        if slopes is None and compiled.serves(self, y0, z0):
+        if slopes is None and not self.is_scaled and compiled.serves(self, y0, z0):
             return compiled.resolvent(self, y0, z0)
-        if slopes is None and torch.compiler.is_compiling():
+        if slopes is None and not self.is_scaled and torch.compiler.is_compiling():
             from machgraph import operator  # to define operators, torch loads its compiler
 
             if operator.is_wanted(self, y0, z0):
@@ -156,27 +168,34 @@ class ParametricMachine(nn.Module, ABC):
             return lowered(self, self._filled(y0), None if z0 is None else self._filled(z0))
         if slopes is not None:
             slopes = self._checked(slopes, "slopes")
-            if slopes.shape != (*batch, self.partition.size, *size):
-                raise ValueError(
-                    f"got slopes of shape {tuple(slopes.shape)}: give one for each entry of y, "
-                    f"{(*batch, self.partition.size, *size)}"
-                )
+            wanted = (*batch, self.partition.size, *(spread(size, max(self.scales) + 1) if self.is_scaled else size))
+            if slopes.shape != wanted:
+                raise ValueError(f"got slopes of shape {tuple(slopes.shape)}: give one for each entry of y, {wanted}")
         return self.reference(self.weight, self.bias, y0, z0, slopes)
 
     def reference(
-        self, weight: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None = None, slopes: Tensor | None = None
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        y0: Tensor,
+        z0: Tensor | None = None,
+        slopes: Tensor | None = None,
+        planned: tuple[Plan, tuple[Activation, ...]] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """``solve`` in plain torch, with the weights given: on any device, and differentiable to every order."""
+        """``solve`` in plain torch, with the weights given: on any device, and differentiable to every order.
+
+        The plan and the activations may be those that the machine had before.
+        """
         batch, size = self._batch_and_size(y0)
-        plan = self.plan(size)
+        plan, activation = planned or (self.plan(size), self.activation)
         z0 = None if z0 is None else self._to_positions(self._filled(z0), plan)
         bias = None if bias is None else bias[None].to(y0.dtype)  # another dtype under autocast
         matrices = self.matrices(weight)[None].to(y0.dtype)
         if slopes is None:
-            y, z = resolvent(plan, self.activation, matrices, bias, self._to_positions(y0, plan), z0)
+            y, z = resolvent(plan, activation, matrices, bias, self._to_positions(y0, plan), z0)
         else:
-            y0, s = self._to_positions(self._filled(y0), plan), self._to_positions(slopes, plan)
-            y, z = linear_resolvent(plan, matrices, s, y0 if bias is None else y0 + bias[..., None], z0)
+            y0, s = self._to_positions(self._filled(y0), plan), self._to_positions(slopes, plan, size)
+            y, z = linear_resolvent(plan, matrices, s, y0 if bias is None else y0 + biased(plan, bias, y0.shape), z0)
         return self._from_positions(y, plan, batch, size), self._from_positions(z, plan, batch, size)
 
     def matrices(self, weight: Tensor) -> Tensor:
@@ -188,46 +207,97 @@ class ParametricMachine(nn.Module, ABC):
         return self.solve(y0)[1]
 
     def output(self, z: Tensor) -> Tensor:
-        """The last block of ``z``."""
+        """The last block of ``z``, on its own grid."""
         width = self.partition.widths[-1]
-        return z.narrow(self._axis, self.partition.size - width, width)
+        last = z.narrow(self._axis, self.partition.size - width, width)
+        return self._on_grid(last, self.scales[-1]) if self.is_scaled else last
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """``x`` of ``(*batch, channels, *size)`` by block."""
-        return torch.split(x, list(self.partition.widths), dim=self._axis)
+        """``x`` of ``(*batch, channels, *size)`` by block, each on its own grid."""
+        blocks = torch.split(x, list(self.partition.widths), dim=self._axis)
+        if not self.is_scaled:
+            return blocks
+        return tuple(self._on_grid(block, scale) for block, scale in zip(blocks, self.scales, strict=True))
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether some block has another grid than the input."""
+        return any(self.scales)
+
+    @property
+    def given(self) -> int:
+        """Number of channels that an input may have: up to the first block on a coarser grid."""
+        starts = zip(self.partition.bounds, self.scales, strict=False)
+        return next((start for start, scale in starts if scale), self.partition.size)
+
+    def _on_grid(self, x: Tensor, scale: int) -> Tensor:
+        size = finest(tuple(x.shape[x.dim() - self.dimensions :]), max(self.scales) + 1)
+        return cut(x, size, scale)
 
     @property
     def architecture(self) -> Architecture:
         """The same machine as a sum: ``w_i`` reads blocks of ``z`` and writes ``y_i``; ``σ_i`` takes that to ``z_i``.
 
-        The bias belongs to the input and not to the sum, so ``architecture.resolvent(machine.components(y0))`` holds
-        the same values as ``machine.solve(y0)``.
+        Where a block is heard on a coarser grid, ``pool_i`` takes ``z_i`` there, to ``z_i@1`` and so on, once for each
+        scale. The bias belongs to the input and not to the sum, so ``architecture.resolvent(machine.components(y0))``
+        holds the same values as ``machine.solve(y0)``.
         """
+
+        def named(half: str, i: int, scale: int) -> str:
+            return f"{half}_{i}" if scale == self.scales[i] else f"{half}_{i}@{scale}"
+
         machines = []
         for i, sigma in enumerate(self.activation):
             sources = [int(j) for j in self.shortcuts[i].nonzero()[0]]
             if sources:
-                reads = tuple(f"z_{j}" for j in sources)
+                reads = tuple(named("z", j, self.scales[i]) for j in sources)
                 machines.append(Machine(self._linear_map(i, sources), reads=reads, writes=(f"y_{i}",), name=f"w_{i}"))
             machines.append(Machine(sigma.function, reads=(f"y_{i}",), writes=(f"z_{i}",), name=f"σ_{i}"))
+            for scale in range(self.scales[i] + 1, self._coarsest(i) + 1):
+                reads, writes = (named("z", i, scale - 1),), (named("z", i, scale),)
+                machines.append(Machine(self._pool, reads=reads, writes=writes, name=f"pool_{i}@{scale}"))
         return Architecture(machines)
+
+    def _coarsest(self, i: int) -> int:
+        """The coarsest scale at which a block is or is heard."""
+        return max(
+            [self.scales[i], *(scale for scale, heard in zip(self.scales, self._heard, strict=True) if heard[i])]
+        )
+
+    def _pool(self, z: Tensor) -> Tensor:
+        return pooled(z, self.dimensions, self.pooling == "mean")
 
     def components(self, y0: Tensor, z0: Tensor | None = None) -> dict[str, Tensor]:
         """The input function ``g`` of the machine equation, by component: ``y0`` with the bias, and ``z0``."""
         y0 = self._filled(self._checked(y0, "y0"))
-        if self.bias is not None:
-            y0 = y0 + self.bias.view(-1, *[1] * self.dimensions)
         z0 = torch.zeros_like(y0) if z0 is None else self._filled(self._checked(z0, "z0"))
-        halves = {"y": self.split(y0), "z": self.split(z0)}
+        halves = {"y": self._blocks(y0, self.bias), "z": self._blocks(z0)}
         return {f"{half}_{i}": block for half, blocks in halves.items() for i, block in enumerate(blocks)}
 
     def parameter_count(self) -> int:
         """Number of weights that the mask leaves, and of biases."""
         return int(self.weight_mask.sum()) + (0 if self.bias is None else self.bias.numel())
 
-    def flops(self) -> int:
-        """Floating-point operations of a forward pass per sample and position: two a weight, one a bias, none a σ."""
-        return 2 * int(self.weight_mask.sum()) + (0 if self.bias is None else self.bias.numel())
+    def flops(self, size: tuple[int, ...] | None = None) -> int:
+        """Floating-point operations of a forward pass: two a weight, one a bias, none a σ.
+
+        Parameters
+        ----------
+        size : of the positions of a sample, on each of which a block of that scale is computed; if left out, the
+            operations per position.
+
+        Raises
+        ------
+        ValueError : no size, where blocks have several scales.
+        """
+        if size is None and self.is_scaled:
+            raise ValueError("got no size, but blocks of several scales: give the size of the input, as in (28, 28)")
+        weights, total = self.weight_mask, 0
+        for i, scale in enumerate(self.scales):
+            rows = self.partition.block(i)
+            per_position = 2 * int(weights[rows].sum()) + (0 if self.bias is None else self.partition.widths[i])
+            total += per_position * (1 if size is None else prod(halved(size, scale)))
+        return total
 
     def extra_repr(self) -> str:
         """What ``print`` shows of the machine."""
@@ -260,21 +330,49 @@ class ParametricMachine(nn.Module, ABC):
         missing = self.partition.size - x.shape[self._axis]
         return nn.functional.pad(x, (0, 0) * self.dimensions + (0, missing)) if missing else x
 
-    def _to_positions(self, x: Tensor, plan: Plan) -> Tensor:
-        """``(*batch, channel, *size)`` to ``[1, channel, position]``: padded, the samples of the batch innermost."""
+    def _blocks(self, x: Tensor, bias: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Input ``(*batch, channels, *size)`` by block, each on its own grid, and with the bias there."""
+        blocks = list(torch.split(x, list(self.partition.widths), dim=self._axis))
+        for i, scale in enumerate(self.scales):
+            if scale:  # nothing is given on a coarser grid
+                batch, size = self._batch_and_size(x)
+                blocks[i] = x.new_zeros((*batch, self.partition.widths[i], *halved(size, scale)))
+            if bias is not None:
+                blocks[i] = blocks[i] + bias[self.partition.block(i)].view(-1, *[1] * self.dimensions)
+        return tuple(blocks)
+
+    def _to_positions(self, x: Tensor, plan: Plan, fine: tuple[int, ...] | None = None) -> Tensor:
+        """``(*batch, channel, *size)`` to ``[1, channel, position]``: padded, the samples of the batch innermost.
+
+        ``x`` is on the finest grid; or on all of them side by side, the finest having the size that is given.
+        """
         channels, size = x.shape[self._axis], x.shape[self._axis + 1 :] if self.dimensions else ()
         samples = int(np.prod(x.shape[: self._axis])) if x.dim() > 1 + self.dimensions else 1
-        x = x.reshape(samples, channels, *size).movedim(0, -1)
+        x = x.reshape(samples, channels, *size)
+        if not plan.coarser:
+            return self._padded(x, plan)
+        grids = [x] if fine is None else [cut(x, fine, scale) for scale in range(len(plan.grids))]
+        flat = torch.cat([self._padded(grid, plan) for grid in grids], dim=-1)
+        return nn.functional.pad(flat, (0, plan.positions * samples - flat.shape[-1]))
+
+    def _padded(self, x: Tensor, plan: Plan) -> Tensor:
+        """``(sample, channel, *size)`` with its padding, ``[1, channel, position]``."""
+        x = x.movedim(0, -1)
         if any(sum(margin) for margin in plan.margins):
             x = nn.functional.pad(x, (0, 0, *[side for margin in reversed(plan.margins) for side in margin]))
-        return x.reshape(1, channels, plan.positions * samples)
+        return x.reshape(1, x.shape[0], prod(x.shape[1:]))
 
     def _from_positions(self, x: Tensor, plan: Plan, batch: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
-        channels = self.partition.size
-        x = x.view(channels, *plan.grid, -1) if x.numel() else x.new_empty((channels, *plan.grid, 0))
-        for axis, ((before, _), extent) in enumerate(zip(plan.margins, size, strict=True), start=1):
-            x = x.narrow(axis, before, extent)
-        return x.movedim(-1, 0).reshape(*batch, channels, *size)
+        channels, samples = self.partition.size, prod(batch)
+        grids = []
+        for grid in plan.grids:
+            part = x[0].narrow(-1, samples * grid.start, samples * grid.positions) if plan.coarser else x
+            part = part.reshape(channels, *grid.extents, samples)
+            for axis, ((before, _), extent) in enumerate(zip(grid.margins, grid.size, strict=True), start=1):
+                part = part.narrow(axis, before, extent)
+            grids.append(part.movedim(-1, 0))
+        whole = beside(grids, size) if plan.coarser else grids[0]
+        return whole.reshape(*batch, *whole.shape[1:])
 
     def _checked(self, x: Tensor, name: str) -> Tensor:
         channels, layout = self.partition.size, ", ".join(["...", "channel", *["size"] * self.dimensions])
@@ -284,6 +382,11 @@ class ParametricMachine(nn.Module, ABC):
             raise ValueError(
                 f"got {name} of shape {tuple(x.shape)}: it must be ({layout}) with 1 to {channels} channels "
                 f"(the machine's input block has {self.partition.widths[0]})"
+            )
+        if x.shape[self._axis] > self.given:
+            raise ValueError(
+                f"got {name} of {x.shape[self._axis]} channels on the finest grid: the first {self.given} are there, "
+                "others are on coarser ones and take no input"
             )
         if 0 in x.shape[x.dim() - self.dimensions :]:
             raise ValueError(f"got {name} of shape {tuple(x.shape)}: it has no positions; give at least one")

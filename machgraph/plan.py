@@ -10,8 +10,9 @@ with a range of columns):
     Activate      Z[rows, columns] += σ(Y[rows, columns])                                     (eq. 10)
 
 A lag in time or a tap of a kernel is an offset along the flat axis. A range of columns that crosses padding leaves σ
-there, so a border follows the box: ``Clear`` (zeros around) or ``Wrap`` (the other side's values around). ``Repeat`` is
-a loop over time. Dense, convolutional and recurrent machines differ in these lists alone.
+there, so a border follows the box: ``Clear`` (zeros around) or ``Wrap`` (the other side's values around). ``Pool``
+takes rows from one grid of positions to the next, which is half as fine; the grids lie one after the other in the flat
+order. ``Repeat`` is a loop over time. Dense, convolutional and recurrent machines differ in these lists alone.
 
 The dual machine ``u = W* v + u0``, ``v = σ'(y) ⊙ u + v0`` (eqs. 12 and 13) is the same program on ``(u, v)``: the list
 reversed and each instruction replaced by its adjoint, ``W`` transposed. A plan is immutable and knows nothing of
@@ -23,6 +24,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from machgraph.kernels.program import Program
@@ -61,10 +65,11 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class Clear:
-    """Set the padding of ``Z`` (in a dual, of ``Y``) to 0 in these rows."""
+    """Set the padding of ``Z`` (in a dual, of ``Y``) to 0 in these rows of a grid."""
 
     rows: Span
     dual: bool = False
+    grid: int = 0
 
     def adjoint(self) -> "Clear":
         """The same of the other half: what was overwritten has no influence."""
@@ -77,13 +82,32 @@ class Wrap:
 
     rows: Span
     dual: bool = False
+    grid: int = 0
 
     def adjoint(self) -> "Wrap":
         """The transposed copy."""
         return replace(self, dual=not self.dual)
 
 
-Simple = Accumulate | Activate | Clear | Wrap
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Add ``Z`` on a grid, pooled over windows of two along each axis, to ``Z`` of these rows on the next grid.
+
+    Linearized at a solution, a maximum is the choice of the first largest. In a dual ``Y`` on the next grid goes back:
+    evenly, or to what was chosen.
+    """
+
+    rows: Span
+    grid: int
+    mean: bool = False
+    dual: bool = False
+
+    def adjoint(self) -> "Pool":
+        """The transposed map."""
+        return replace(self, dual=not self.dual)
+
+
+Simple = Accumulate | Activate | Clear | Wrap | Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +133,55 @@ Instruction = Simple | Repeat
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Positions along axes, in a flat order.
+
+    Parameters
+    ----------
+    extents : of each axis, padding included; none for a dense machine.
+    margins : padding before and after, along each axis.
+    start : its first position among those of all grids.
+    """
+
+    extents: tuple[int, ...] = ()
+    margins: tuple[Span, ...] = ()
+    start: int = 0
+
+    @property
+    def positions(self) -> int:
+        """How many there are, padding included."""
+        return prod(self.extents)
+
+    @cached_property
+    def size(self) -> tuple[int, ...]:
+        """Extent of each axis without padding."""
+        return tuple(
+            extent - before - after for extent, (before, after) in zip(self.extents, self.margins, strict=True)
+        )
+
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Positions from one place of each axis to the next."""
+        return tuple(prod(self.extents[axis + 1 :]) for axis in range(len(self.extents)))
+
+    @cached_property
+    def inside(self) -> NDArray[np.int64]:
+        """The positions that are not padding, of the shape of ``size``."""
+        places = self.start + np.arange(self.positions).reshape(self.extents)
+        kept = zip(self.extents, self.margins, strict=True)
+        return places[tuple(slice(before, extent - after) for extent, (before, after) in kept)]
+
+    @cached_property
+    def columns(self) -> Span:
+        """From the first position that is not padding to the last."""
+        ends = zip(self.size, self.margins, self.strides, strict=True)
+        first, last = self.start, self.start
+        for extent, (before, _), stride in ends:
+            first, last = first + before * stride, last + (before + extent - 1) * stride
+        return first, last + 1
+
+
+@dataclass(frozen=True)
 class Plan:
     """An immutable program for one machine.
 
@@ -119,6 +192,7 @@ class Plan:
     grid : extent of each axis of positions, padding included; none for a dense machine.
     margins : padding before and after, along each axis.
     taps : number of matrices in ``W``.
+    coarser : grids after the first, each half as fine as the one before.
     """
 
     instructions: tuple[Instruction, ...]
@@ -126,21 +200,40 @@ class Plan:
     grid: tuple[int, ...] = ()
     margins: tuple[Span, ...] = ()
     taps: int = 1
+    coarser: tuple[Grid, ...] = ()
 
-    @property
+    @cached_property
+    def grids(self) -> tuple[Grid, ...]:
+        """All grids, the finest first."""
+        return (Grid(self.grid, self.margins), *self.coarser)
+
+    @cached_property
     def positions(self) -> int:
         """Columns of the state for one sample."""
-        return prod(self.grid)
+        return sum(grid.positions for grid in self.grids)
 
-    @cached_property
+    @property
     def strides(self) -> tuple[int, ...]:
-        """Positions from one place of each axis to the next."""
-        return tuple(prod(self.grid[axis + 1 :]) for axis in range(len(self.grid)))
+        """Positions from one place of each axis of the finest grid to the next."""
+        return self.grids[0].strides
 
-    @cached_property
+    @property
     def first(self) -> int:
         """The first position that is not padding."""
-        return sum(before * stride for (before, _), stride in zip(self.margins, self.strides, strict=True))
+        return self.grids[0].columns[0]
+
+    @cached_property
+    def answering(self) -> Grid:
+        """The grid of the last block."""
+        if not self.coarser:
+            return self.grids[0]
+        *_, last = (step for step in self.instructions if isinstance(step, Activate))
+        return next(grid for grid in reversed(self.grids) if grid.start <= last.columns[0])
+
+    @cached_property
+    def unpooled(self) -> "Plan":
+        """The linear part and what keeps the padding: all but what takes ``Z`` from grid to grid."""
+        return replace(self, instructions=tuple(step for step in self.instructions if not isinstance(step, Pool)))
 
     @cached_property
     def dual(self) -> "Plan":

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from machgraph.boxes import halved
 from machgraph.compiled_training import CompiledTrainer, trains
 from machgraph.parametric_machine import ParametricMachine
 from machgraph.stack import StackedTrainer
@@ -144,6 +145,7 @@ class Population:
         ------
         ValueError : data that do not fit the machines, or another number of rates than of batches.
         """
+        self._check(data)
         factors = np.asarray(rates, dtype=np.float64)
         shapes = (len(data),), (len(self.candidates), len(data))
         if factors.shape not in shapes:
@@ -151,37 +153,32 @@ class Population:
                 f"got rates of shape {factors.shape} for {len(data)} batches and {len(self.candidates)} candidates: "
                 "give one for each batch, or a row of them for each candidate"
             )
-        self._check(data)
         by_candidate = dict(zip(self.candidates, np.broadcast_to(factors, shapes[1]), strict=True))
         losses = self._compiled.descend(data, by_candidate) | self._stacked.descend(data, by_candidate)
-        for candidate in self.candidates:
-            candidate.steps += len(data)
         return [losses[candidate] for candidate in self.candidates]
 
-    def measure(self, parts: Sequence[Batches]) -> list[tuple[float, float]]:
+    def measure(self, parts: Iterable[Batches]) -> list[tuple[float, float]]:
         """For each candidate in order: the mean loss, without smoothing, and the fraction of classes that are right.
 
         Raises
         ------
-        ValueError : data that do not fit the machines.
+        ValueError : no data, or such that do not fit the machines.
         """
+        parts = tuple(parts)
+        if not parts:
+            raise ValueError("got no batches to measure on: give at least one part")
         for data in parts:
             self._check(data)
         results = self._compiled.measure(parts) | self._stacked.measure(parts)
         return [results[candidate] for candidate in self.candidates]
 
     def _check(self, data: Batches) -> None:
+        if not isinstance(data, Batches):
+            raise TypeError(f"got {type(data).__name__}: give one mg.Batches, as mg.batches makes them")
         classes = not data.targets.is_floating_point()
         if classes != (self.objective.loss == "cross_entropy"):
             kind = "classes (whole numbers)" if self.objective.loss == "cross_entropy" else "values (real numbers)"
             raise ValueError(f"got targets of {data.targets.dtype} for the loss {self.objective.loss}: give {kind}")
-        read = prod(data.size) if self.objective.reading == "each" else 1
-        expected = data.inputs.shape[-1] * read
-        if data.targets.shape[-1] != expected:
-            raise ValueError(
-                f"got targets for {data.targets.shape[-1] // data.inputs.shape[-1]} positions a sample, where outputs "
-                f'are read at {read}: give one target for each, or another reading than "{self.objective.reading}"'
-            )
         least, most = (int(data.targets.min()), int(data.targets.max())) if classes and data.targets.numel() else (0, 0)
         for machine in (candidate.machine for candidate in self.candidates):
             outputs = machine.partition.widths[-1]
@@ -191,10 +188,17 @@ class Population:
                 )
             if not classes and data.targets.shape[1] != outputs:
                 raise ValueError(f"got {data.targets.shape[1]} values a target for a machine of {outputs} outputs")
-            if len(data.size) != machine.dimensions or data.inputs.shape[1] > machine.partition.size:
+            if len(data.size) != machine.dimensions or data.inputs.shape[1] > machine.given:
                 raise ValueError(
                     f"got inputs of {data.inputs.shape[1]} channels and {len(data.size)} axes of positions for "
                     f"{type(machine).__name__}({machine.extra_repr()})"
+                )
+            read = prod(halved(data.size, machine.scales[-1])) if self.objective.reading == "each" else 1
+            if data.targets.shape[-1] != data.inputs.shape[-1] * read:
+                raise ValueError(
+                    f"got targets for {data.targets.shape[-1] // data.inputs.shape[-1]} positions a sample, where "
+                    f"outputs are read at {read}: give one target for each, or another reading than "
+                    f'"{self.objective.reading}"'
                 )
             if data.inputs.dtype != machine.weight.dtype or data.inputs.device != machine.weight.device:
                 raise ValueError(

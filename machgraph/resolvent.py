@@ -58,11 +58,27 @@ def resolvent(
 
 
 def linear_resolvent(
-    plan: Plan, weight: Tensor, slopes: Tensor, y0: Tensor | None, z0: Tensor | None = None
+    plan: Plan,
+    weight: Tensor,
+    slopes: Tensor,
+    y0: Tensor | None,
+    z0: Tensor | None = None,
+    at: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Solve ``y = W z + y0``, ``z = s ⊙ y + z0``: the machine whose σ is an array, which every derivative is."""
-    y, z = _value(_LinearResolvent, plan, weight, slopes, y0, z0)
+    """Solve ``y = W z + y0``, ``z = s ⊙ y + z0``: the machine whose σ is an array, which every derivative is.
+
+    A plan that pools is linear where it chooses as it does at the solution ``at``.
+    """
+    y, z = _value(_LinearResolvent, plan, weight, slopes, y0, z0, at if plan.coarser else None)
     return y, z
+
+
+def dual_resolvent(
+    plan: Plan, activations: Activations, W: Tensor, y: Tensor, z: Tensor, v0: Tensor, u0: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of weight and bias, and ``u`` and ``v``, of a solution ``(y, z)`` (eqs. 12 to 14)."""
+    u, v = linear_resolvent(plan.dual, W.mT, _slopes(plan, activations, y, None), u0, v0)
+    return _weight_gradient(plan, v, z), v.sum(-1), u, v
 
 
 def _value(rule: type[torch.autograd.Function], *arguments: Any) -> Any:
@@ -83,7 +99,7 @@ class _Resolvent(torch.autograd.Function):
         plan: Plan, activations: Activations, W: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         shape = (y0.shape[0], plan.channels, y0.shape[-1])
-        Y = y0.new_zeros(shape) if bias is None else _copy(bias.unsqueeze(-1).expand(shape))
+        Y = y0.new_zeros(shape) if bias is None else biased(plan, bias, shape)
         Y[:, : y0.shape[1]] += y0
         Z = _unwritten(plan, Y) if z0 is None else _copy(z0)
 
@@ -112,9 +128,9 @@ class _Resolvent(torch.autograd.Function):
         if v0 is None and u0 is None:
             return (None,) * 6
         s = _slopes(ctx.plan, ctx.activations, y, None if ctx.has_z0 else z)
-        u, v = linear_resolvent(ctx.plan.dual, W.mT, s, u0, v0)
+        u, v = linear_resolvent(ctx.plan.dual, W.mT, s, u0, v0, z.detach())
         Q = _weight_gradient(ctx.plan, v, z) if ctx.needs_input_grad[2] else None
-        bias_gradient = v.sum(-1) if ctx.has_bias and ctx.needs_input_grad[3] else None
+        bias_gradient = _unbiased(ctx.plan, v) if ctx.has_bias and ctx.needs_input_grad[3] else None
         y0_gradient = v if ctx.y0_channels == ctx.plan.channels else v[:, : ctx.y0_channels]
         return None, None, Q, bias_gradient, y0_gradient, u if ctx.has_z0 else None
 
@@ -134,8 +150,8 @@ class _Resolvent(torch.autograd.Function):
         if dy0 is not None:
             g = g + torch.nn.functional.pad(dy0, (0, 0, 0, ctx.plan.channels - dy0.shape[1]))
         if db is not None:
-            g = g + db.unsqueeze(-1)
-        return linear_resolvent(ctx.plan, W, s, g, dz0)
+            g = g + (biased(ctx.plan, db, g.shape) if ctx.plan.coarser else db.unsqueeze(-1))
+        return linear_resolvent(ctx.plan, W, s, g, dz0, z.detach())
 
     @staticmethod
     def vmap(
@@ -152,10 +168,12 @@ class _LinearResolvent(torch.autograd.Function):
     """``(y, z)`` of the machine ``W + s ⊙``; its derivatives are of the same kind."""
 
     @staticmethod
-    def forward(plan: Plan, W: Tensor, s: Tensor, y0: Tensor | None, z0: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        plan: Plan, W: Tensor, s: Tensor, y0: Tensor | None, z0: Tensor | None, at: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         Y = torch.zeros_like(s, memory_format=torch.contiguous_format) if y0 is None else _copy(y0)
         Z = _unwritten(plan, Y) if z0 is None else _copy(z0)
-        W_, Y_, Z_, s_ = one_or_many(W, Y, Z, s)
+        W_, Y_, Z_, s_, at_ = one_or_many(W, Y, Z, s, s if at is None else at)
         samples = Y.shape[-1] // plan.positions
 
         def activate(step: Activate, Y_box: Tensor, Z_box: Tensor) -> None:
@@ -165,44 +183,50 @@ class _LinearResolvent(torch.autograd.Function):
             else:
                 Z_box.addcmul_(s_box, Y_box)
 
-        execute(plan, W_, Y_, Z_, activate)
+        execute(plan, W_, Y_, Z_, activate, at_)
         return Y, Z
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.plan, W, s, y0, z0 = inputs
+        ctx.plan, W, s, y0, z0, at = inputs
         ctx.has_y0, ctx.has_z0 = y0 is not None, z0 is not None
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(W, s, *output)
-        ctx.save_for_forward(W, s, *output)
+        ctx.save_for_backward(W, s, *output, at)
+        ctx.save_for_forward(W, s, *output, at)
 
     @staticmethod
     def backward(ctx: Any, v0: Tensor | None, u0: Tensor | None) -> tuple[Tensor | None, ...]:
-        W, s, y, z = ctx.saved_tensors
+        W, s, y, z, at = ctx.saved_tensors
         if v0 is None and u0 is None:
-            return (None,) * 5
-        u, v = linear_resolvent(ctx.plan.dual, W.mT, s, u0, v0)
+            return (None,) * 6
+        u, v = linear_resolvent(ctx.plan.dual, W.mT, s, u0, v0, at)
         Q = _weight_gradient(ctx.plan, v, z) if ctx.needs_input_grad[1] else None
         ds = u * y if ctx.needs_input_grad[2] else None
-        return None, Q, ds, v if ctx.has_y0 else None, u if ctx.has_z0 else None
+        return None, Q, ds, v if ctx.has_y0 else None, u if ctx.has_z0 else None, None
 
     @staticmethod
     def jvp(
-        ctx: Any, _: None, dW: Tensor | None, ds: Tensor | None, dy0: Tensor | None, dz0: Tensor | None
+        ctx: Any,
+        _: None,
+        dW: Tensor | None,
+        ds: Tensor | None,
+        dy0: Tensor | None,
+        dz0: Tensor | None,
+        _at: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        W, s, y, z = ctx.saved_tensors
+        W, s, y, z, at = ctx.saved_tensors
         g = _sum(dy0, None if dW is None else _product(ctx.plan, dW, z))
-        return linear_resolvent(ctx.plan, W, s, g, _sum(dz0, None if ds is None else ds * y))
+        return linear_resolvent(ctx.plan, W, s, g, _sum(dz0, None if ds is None else ds * y), at)
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[Any, ...], plan: Plan, *tensors: Tensor | None
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         if in_dims[1] is None:
-            s, y0, z0 = _into_samples(info.batch_size, in_dims[2:], tensors[1:])
-            return _from_samples(info.batch_size, linear_resolvent(plan, tensors[0], s, y0, z0))  # type: ignore[arg-type]
-        W, s, y0, z0 = _into_population(info.batch_size, in_dims[1:], tensors)
-        return _from_population(info.batch_size, linear_resolvent(plan, W, s, y0, z0))  # type: ignore[arg-type]
+            s, *rest = _into_samples(info.batch_size, in_dims[2:], tensors[1:])
+            return _from_samples(info.batch_size, linear_resolvent(plan, tensors[0], s, *rest))  # type: ignore[arg-type]
+        W, s, *rest = _into_population(info.batch_size, in_dims[1:], tensors)
+        return _from_population(info.batch_size, linear_resolvent(plan, W, s, *rest))  # type: ignore[arg-type]
 
 
 class _WeightGradient(torch.autograd.Function):
@@ -251,7 +275,7 @@ def _weight_gradient(plan: Plan, v: Tensor, z: Tensor) -> Tensor:
 
 def _product(plan: Plan, W: Tensor, z: Tensor) -> Tensor:
     """``W z`` with the plan's mask: the machine that changes nothing after, s = 0."""
-    return linear_resolvent(plan, W, torch.zeros_like(z), None, z)[0]
+    return linear_resolvent(plan.unpooled if plan.coarser else plan, W, torch.zeros_like(z), None, z)[0]
 
 
 def _slopes(plan: Plan, activations: Activations, y: Tensor, output: Tensor | None) -> Tensor:
@@ -275,6 +299,26 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 def _unwritten(plan: Plan, like: Tensor) -> Tensor:
     """For what σ writes, all but the padding: that is 0 and stays so."""
     return torch.zeros_like(like) if plan.margins else torch.empty_like(like)
+
+
+def biased(plan: Plan, bias: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """The bias at all positions; of several grids, on each block's own."""
+    if not plan.coarser:
+        return _copy(bias.unsqueeze(-1).expand(shape))
+    Y = bias.new_zeros(shape)
+    for step in plan.instructions:
+        if isinstance(step, Activate):
+            box(Y, step.rows, step.columns, shape[-1] // plan.positions).add_(bias[:, slice(*step.rows), None])
+    return Y
+
+
+def _unbiased(plan: Plan, v: Tensor) -> Tensor:
+    """The adjoint: sums over the positions where the bias is."""
+    if not plan.coarser:
+        return v.sum(-1)
+    own = [step for step in plan.instructions if isinstance(step, Activate)]
+    samples = v.shape[-1] // plan.positions
+    return torch.cat([box(v, step.rows, step.columns, samples).sum(-1) for step in own], dim=-1)
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -56,6 +56,11 @@ class StackedTrainer:
         self.states: dict[Candidate, State] = {}  # of those that are in no stack yet
         self.stacks: list[Stack] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: what the candidates have learned; stacks are made anew."""
+        self._unstack()
+        return self.__dict__
+
     def enter(self, candidate: "Candidate") -> None:
         """Begin with the machine's present weights."""
         self._unstack()
@@ -147,6 +152,7 @@ class Stack:
             if machine.bias is not None:
                 alone = not machine.shortcuts[..., 0, :].any()  # then the input's bias is not trained: see Population
                 self.bias_mask[p][index[first if alone else 0 :]] = 1
+        stacked[0].masked_fill_(self.mask == 0, 0)  # the plan reads what any of the masks has
         self.weight, self.bias, *self.means = stacked
         self.steps = like.new_tensor([candidate.steps for candidate in self.candidates])
         options = [candidate.optimizer for candidate in self.candidates]
@@ -176,15 +182,21 @@ class Stack:
         """One step on each batch; the mean losses."""
         total = self.weight.new_zeros(len(self.candidates))
         factors = total.new_tensor(np.stack([rates[candidate] for candidate in self.candidates], axis=1))
-        for inputs, targets, rate in zip(data.inputs, data.targets, factors, strict=True):
-            batch = inputs, targets, rate
-            if self.weight.is_cuda:
-                key = data.size, inputs.shape, targets.shape
-                if key not in self.captured:
-                    self.captured[key] = _Captured(self, data.size, batch)
-                total += self.captured[key].replay(batch)
-            else:
-                total += self.step(data.size, batch)
+        done = 0
+        try:
+            for inputs, targets, rate in zip(data.inputs, data.targets, factors, strict=True):
+                batch = inputs, targets, rate
+                if self.weight.is_cuda:
+                    key = data.size, inputs.shape, targets.shape
+                    if key not in self.captured:
+                        self.captured[key] = _Captured(self, data.size, batch)
+                    total += self.captured[key].replay(batch)
+                else:
+                    total += self.step(data.size, batch)
+                done += 1
+        finally:
+            for candidate in self.candidates:
+                candidate.steps += done
         return dict(zip(self.candidates, (total / len(data)).tolist(), strict=True))
 
     def step(self, size: tuple[int, ...], batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -222,6 +234,7 @@ class Stack:
         samples = inputs.shape[-1]
         padding = (0, 0, *[side for margin in reversed(plan.margins) for side in margin])
         y0 = F.pad(inputs.reshape(len(inputs), *size, samples), padding).reshape(1, len(inputs), -1)
+        y0 = F.pad(y0, (0, plan.positions * samples - y0.shape[-1]))  # coarser grids
         _, z = resolvent(plan, self.activations, weight, bias, y0.expand(len(self.candidates), -1, -1))
         outputs = z[:, self.partition.block(-1)]
         outputs = outputs.view(*outputs.shape[:2], plan.positions, samples)[:, :, heard]
@@ -315,7 +328,7 @@ def _geometry(candidate: "Candidate") -> Any:
     machine = candidate.machine
     widths, weight = machine.partition.widths, machine.weight
     shape = type(machine), weight.shape[2:], widths[0], widths[-1], weight.dtype, weight.device
-    kernel = [str(getattr(machine, name, None)) for name in ("dilation", "padding", "timeblock")]
+    kernel = [str(getattr(machine, name, None)) for name in ("dilation", "padding", "scales", "pooling", "timeblock")]
     return (*shape, *kernel, candidate.optimizer.kind)
 
 

@@ -87,11 +87,38 @@ class Batches:
     targets : classes ``[batch, position * sample]`` or values ``[batch, output, position * sample]``, where outputs are
         read at one position or at each.
     size : of the axes of positions.
+
+    Both are kept without their history, contiguous; classes as 64-bit numbers, values in the type of the inputs.
+
+    Raises
+    ------
+    TypeError : something else than tensors.
+    ValueError : other axes than these, no batch or sample, targets of other batches, inputs that are not real numbers.
     """
 
     inputs: Tensor
     targets: Tensor
     size: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_tensors(inputs=self.inputs, targets=self.targets)
+        inputs, targets = self.inputs.detach().contiguous(), self.targets.detach().contiguous()
+        values = targets.is_floating_point()
+        if not inputs.is_floating_point() or targets.is_complex():
+            raise ValueError(f"got inputs of {inputs.dtype} and targets of {targets.dtype}: give real numbers")
+        if inputs.dim() != 4 or inputs.shape[2] != prod(self.size) or 0 in inputs.shape:
+            raise ValueError(
+                f"got inputs of shape {tuple(inputs.shape)} for positions of size {tuple(self.size)}: "
+                f"give [batch, channel, position, sample] with {prod(self.size)} positions"
+            )
+        if targets.dim() != 2 + values or targets.shape[0] != inputs.shape[0] or targets.device != inputs.device:
+            axes = "values [batch, output, position * sample]" if values else "classes [batch, position * sample]"
+            raise ValueError(
+                f"got targets of shape {tuple(targets.shape)} on {targets.device} for {inputs.shape[0]} batches "
+                f"on {inputs.device}: give {axes}"
+            )
+        object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "targets", targets.to(inputs.dtype) if values else targets.long())
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
@@ -112,6 +139,11 @@ def batches(x: Tensor, y: Tensor, size: int, order: Tensor | None = None) -> tup
     size : samples of a batch.
     order : which samples, in which order; all as they come if left out.
 
+    Raises
+    ------
+    TypeError : something else than tensors.
+    ValueError : a size below 1, ``x`` or ``y`` of other axes, or not as many targets as samples.
+
     Examples
     --------
     >>> import torch
@@ -119,6 +151,16 @@ def batches(x: Tensor, y: Tensor, size: int, order: Tensor | None = None) -> tup
     >>> full.inputs.shape, rest.inputs.shape
     (torch.Size([2, 3, 1, 4]), torch.Size([1, 3, 1, 2]))
     """
+    _check_tensors(x=x, y=y)
+    if not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(f"got size={size!r}: give the number of samples of a batch, at least 1")
+    if x.dim() < 2 or y.dim() < 1 + y.is_floating_point():
+        raise ValueError(
+            f"got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: x is (sample, channel, *size), "
+            "and y (sample,) for classes or (sample, output) for values, for example y[:, None]"
+        )
+    if len(x) != len(y):
+        raise ValueError(f"got {len(x)} samples and {len(y)} targets: give one for each")
     if order is not None:
         x, y = x[order], y[order]
     number, axes = len(x) // size, tuple(x.shape[2:])
@@ -137,11 +179,17 @@ def read_positions(plan: Plan, reading: Reading) -> NDArray[np.int64]:
     ------
     ValueError : the last of several axes.
     """
-    if reading == "last" and len(plan.grid) > 1:
-        raise ValueError(f'got reading "last" for {len(plan.grid)} axes of positions: a last one has only a series')
-    inner = [slice(before, extent - after) for extent, (before, after) in zip(plan.grid, plan.margins, strict=True)]
-    positions = np.arange(plan.positions).reshape(plan.grid)[tuple(inner)].ravel()
+    grid = plan.answering
+    if reading == "last" and len(grid.extents) > 1:
+        raise ValueError(f'got reading "last" for {len(grid.extents)} axes of positions: a last one has only a series')
+    positions = grid.inside.ravel()
     return positions[-1:] if reading == "last" else positions
+
+
+def _check_tensors(**given: object) -> None:
+    for name, x in given.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"got {name} of type {type(x).__name__}: give a torch tensor")
 
 
 def _by_batch(x: Tensor, start: int, count: int, of: int, kept: int) -> Tensor:
@@ -152,5 +200,4 @@ def _by_batch(x: Tensor, start: int, count: int, of: int, kept: int) -> Tensor:
 
 
 def _targets(y: Tensor, start: int, count: int, of: int) -> Tensor:
-    y = y if y.is_floating_point() else y.long()
     return _by_batch(y, start, count, of, int(y.is_floating_point())).flatten(-2)

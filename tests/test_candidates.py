@@ -1,6 +1,10 @@
 """Machines that are trained together fare as each does alone by torch's own optimizers, whoever enters or leaves."""
 
 import copy
+import multiprocessing
+import pickle
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import machgraph as mg
-from machgraph import compiled, population
+from machgraph import compiled, compiled_training, population
 
 RATES = [1.0, 0.5, 0.7, 0.2]
 SIZES = {"dense": (), "convolution": (5, 4), "recurrence": (7,)}
@@ -169,6 +173,74 @@ def test_the_number_of_threads_and_of_neighbours_changes_no_bit():
     assert torch.equal(results[0], results[2])
 
 
+def cube(y):
+    return y**3
+
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda x: pickle.loads(pickle.dumps(x))}
+
+
+@pytest.mark.parametrize("copied", COPIES)
+@pytest.mark.parametrize("trainer", TRAINERS[:2])
+def test_a_copy_goes_on_as_the_original(copied, trainer, monkeypatch):
+    if trainer == "stacked":
+        monkeypatch.setattr(population, "trains", lambda machine: False)
+    x, y = samples("dense", "squared_error", "mean", torch.float64)
+    data = mg.batches(x, y, size=5)[0]
+    together = mg.Population(mg.Objective("squared_error"), threads=2)
+    for activation in ("tanh", cube, "relu"):
+        together.enter(machine("dense", (3, 6, 2), activation, torch.float64, seed=0), OPTIMIZERS["adam"])
+    together.descend(data, RATES)
+    other = COPIES[copied](together)
+    assert other.descend(data, RATES) == together.descend(data, RATES)
+    assert other.measure([data]) == together.measure([data])
+
+
+@needs_numba
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python advises against forks of several threads
+def test_a_forked_process_has_threads_of_its_own():
+    data = mg.batches(*samples("dense", "squared_error", "mean", torch.float32), size=5)[0]
+    together = mg.Population(mg.Objective("squared_error"), threads=2)
+    for seed in range(3):
+        together.enter(machine("dense", (3, 6, 2), "tanh", torch.float32, seed), mg.Optimizer())
+    together.descend(data, RATES)
+    time.sleep(0.1)  # until the threads are waiting
+    child = multiprocessing.get_context("fork").Process(target=together.descend, args=(data, RATES))
+    child.start()
+    child.join(60)
+    child.kill()
+    assert child.exitcode == 0
+
+
+@needs_numba
+@pytest.mark.parametrize("thread", ["main", "other"])
+def test_after_an_error_nobody_goes_on(thread, monkeypatch):
+    """And the steps are those that were done."""
+    began, done, both = [], [], threading.Barrier(2)
+
+    class Training:
+        @staticmethod
+        def epoch(*arguments):
+            began.append(arguments)
+            both.wait(30)
+            if (threading.current_thread() is threading.main_thread()) == (thread == "main"):
+                raise KeyboardInterrupt
+            time.sleep(0.2)
+            done.append(arguments)
+            return 0.0, 0.0
+
+    data = mg.batches(*samples("dense", "squared_error", "mean", torch.float32), size=5)[0]
+    together = mg.Population(mg.Objective("squared_error"), threads=2)
+    candidates = [
+        together.enter(machine("dense", (3, 6, 2), "tanh", torch.float32, seed), mg.Optimizer()) for seed in range(6)
+    ]
+    monkeypatch.setattr(compiled_training, "_training", Training)
+    with pytest.raises(KeyboardInterrupt):
+        together.descend(data, RATES)
+    assert (len(began), len(done)) == (2, 1)
+    assert sum(candidate.steps for candidate in candidates) == len(data)
+
+
 @pytest.mark.parametrize("trainer", TRAINERS[:2])
 def test_one_that_diverges_harms_nobody(trainer, monkeypatch):
     if trainer == "stacked":
@@ -187,10 +259,26 @@ def test_one_that_diverges_harms_nobody(trainer, monkeypatch):
     assert fine == pytest.approx(np.mean(losses[-4:]), rel=1e-8)
 
 
-def test_a_nonlinearity_of_ones_own_is_trained_too():
-    def cube(y):
-        return y**3
+@pytest.mark.parametrize("trainer", TRAINERS[:2])
+def test_weights_that_the_mask_leaves_out_are_not_read(trainer, monkeypatch):
+    if trainer == "stacked":
+        monkeypatch.setattr(population, "trains", lambda machine: False)
+    x, y = samples("dense", "squared_error", "mean", torch.float64)
+    data = mg.batches(x, y, size=5)[0]
+    pruned, whole = (machine("dense", (3, 6, 2, 2), "tanh", torch.float64, seed=0) for _ in range(2))
+    pruned.shortcuts = machine("dense", (3, 6, 2, 2), "tanh", torch.float64, seed=0, shortcuts="sequential").shortcuts
+    together, twin = mg.Population(mg.Objective("squared_error")), copy.deepcopy(pruned)
+    for one in (pruned, whole):
+        together.enter(one, OPTIMIZERS["adam"])
+    told = together.descend(data, RATES)[0]
+    with torch.no_grad():
+        twin.weight.mul_(torch.from_numpy(twin.weight_mask))
+    assert told == pytest.approx(
+        np.mean(alone(twin, OPTIMIZERS["adam"], mg.Objective("squared_error"), x, y, 5, RATES)), rel=1e-8
+    )
 
+
+def test_a_nonlinearity_of_ones_own_is_trained_too():
     x, y = samples("dense", "squared_error", "mean", torch.float64)
     data = mg.batches(x, y, size=5)[0]
     together = mg.Population(mg.Objective("squared_error"))
@@ -221,6 +309,52 @@ def test_data_that_do_not_fit(change, sentence):
     data = mg.batches(given["x"], given["y"], size=5)[0]
     with pytest.raises(ValueError, match=sentence):
         together.descend(data, [1.0] * len(data))
+
+
+def test_data_that_are_no_batches():
+    x, y, classes = torch.randn(20, 3), torch.randn(20, 1), torch.zeros(20, dtype=torch.long)
+    inputs, many = torch.randn(4, 3, 1, 5), torch.zeros(4, 5, dtype=torch.long)
+    for wrong, sentence in (
+        (lambda: mg.batches(x, y[:, 0], 5), r"y of shape \(20,\): .* for example y\[:, None\]"),
+        (lambda: mg.batches(x[:, 0], y, 5), r"x of shape \(20,\)"),
+        (lambda: mg.batches(x, y, 0), "size=0: give the number of samples of a batch, at least 1"),
+        (lambda: mg.batches(x, y, 7.0), "size=7.0"),
+        (lambda: mg.batches(x, torch.cat([y, y]), 5), "20 samples and 40 targets: give one for each"),
+        (lambda: mg.batches(x, classes[:12], 5), "20 samples and 12 targets"),
+        (lambda: mg.batches(x, 1j * y, 5), "targets of torch.complex64: give real numbers"),
+        (lambda: mg.Batches(inputs.long(), many), "inputs of torch.int64 and .* give real numbers"),
+        (lambda: mg.Batches(inputs, many[:1]), r"targets of shape \(1, 5\) on cpu for 4 batches"),
+        (lambda: mg.Batches(inputs, many.double()), r"give values \[batch, output, position \* sample\]"),
+        (lambda: mg.Batches(inputs, many[:, None]), r"give classes \[batch, position \* sample\]"),
+        (lambda: mg.Batches(inputs[:, :, 0], many), r"inputs of shape \(4, 3, 5\) for positions of size \(\)"),
+        (lambda: mg.Batches(inputs, many, (2, 3)), "with 6 positions"),
+        (lambda: mg.Batches(inputs[:0], many[:0]), r"inputs of shape \(0, 3, 1, 5\)"),
+        (lambda: mg.Population(mg.Objective("squared_error")).measure([]), "got no batches to measure on"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            wrong()
+    with pytest.raises(TypeError, match="got x of type ndarray: give a torch tensor"):
+        mg.batches(x.numpy(), y.numpy(), 5)
+    with pytest.raises(TypeError, match=r"got tuple: give one mg.Batches"):
+        mg.Population(mg.Objective("squared_error")).descend(mg.batches(x, y, 5), [1.0])
+
+
+@pytest.mark.parametrize("trainer", TRAINERS[:2])
+def test_data_of_other_types_and_with_a_history(trainer, monkeypatch):
+    if trainer == "stacked":
+        monkeypatch.setattr(population, "trains", lambda machine: False)
+    for loss, change in (
+        ("squared_error", lambda x, y: (x.clone().requires_grad_(), y.double().requires_grad_())),
+        ("cross_entropy", lambda x, y: (x, y.bool())),
+        ("cross_entropy", lambda x, y: (x, y.int())),
+    ):
+        given, told = samples("dense", loss, "mean", torch.float32), []
+        for x, y in (given, change(*given)):
+            together = mg.Population(mg.Objective(loss))
+            together.enter(machine("dense", (3, 6, 2), "tanh", torch.float32, seed=0), mg.Optimizer())
+            parts = mg.batches(x, y, size=5)
+            told.append((together.descend(parts[0], RATES), together.measure(part for part in parts)))
+        assert told[0] == told[1]
 
 
 def test_wrong_settings():

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from helpers import lag_masks, masks, solver
@@ -20,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 import machgraph as mg
 from machgraph import compiled
 from machgraph.activation import ACTIVATIONS
+from machgraph.partition import Partition
 
 if not compiled.available():
     pytest.skip("numba is not installed, or MACHGRAPH_COMPILED=0", allow_module_level=True)
@@ -242,14 +244,23 @@ def test_a_solution_that_was_changed_is_told(case, half):
         loss.backward()
 
 
-def test_a_machine_that_was_changed_is_told(case):
+CHANGES = {
+    "shortcuts": lambda m: setattr(m, "shortcuts", m.shortcuts & False),
+    "activation": lambda m: setattr(m, "activation", made("dense", activation="sine")[0].activation),
+    "dilation": lambda m: setattr(m, "dilation", (2,) * m.dimensions),
+    "padding": lambda m: setattr(m, "padding", "causal"),
+    "timeblock": lambda m: setattr(m, "timeblock", 1),
+}
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_gradient_is_that_of_the_machine_as_it_was(case, change, create_graph):
     machine, y0, z0 = case
-    (_, z), (_, other) = machine.solve(y0, z0), machine.solve(y0, z0)
-    machine.shortcuts = machine.shortcuts & False
-    with pytest.raises(RuntimeError, match="other shortcuts or activations"):
-        z.sum().backward()
-    with pytest.raises(RuntimeError, match="other shortcuts or activations"):
-        other.sum().backward(create_graph=True)
+    solution = machine.solve(y0, z0)
+    expected = gradients(machine, torch.mul(*by_reference(machine, y0, z0)).sum())
+    CHANGES[change](machine)
+    close(gradients(machine, torch.mul(*solution).sum(), create_graph=create_graph), expected)
 
 
 @pytest.mark.parametrize("half", [0, 1])
@@ -344,6 +355,35 @@ def test_checkpoints(case):
     machine, y0, z0 = case
     y, z = checkpoint(machine.solve, y0, z0, use_reentrant=False)
     close(gradients(machine, (y * z).sum()), gradients(machine, torch.mul(*machine.solve(y0, z0)).sum()))
+
+
+TIES = {
+    "the solution as input": lambda solve, y0, z0: solve(*solve(y0, z0)),
+    "weights in the input": lambda solve, y0, z0: solve(solve(y0)[1].cos(), z0),
+    "twice the same": lambda solve, y0, _: solve(y0, y0),
+}
+WAYS = {
+    "create_graph": lambda outputs, x, v: torch.autograd.grad(outputs, x, v, create_graph=True),
+    "batches of cotangents": lambda outputs, x, v: [
+        g[0] for g in torch.autograd.grad(outputs, x, v[None], is_grads_batched=True)
+    ],
+    "hooks": lambda outputs, x, v: torch.autograd.grad(outputs, x, v),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("tie", TIES)
+def test_inputs_that_depend_on_each_other(case, tie, way):
+    """What one input owes to another is autograd's to add, once."""
+    machine, y0, z0 = case
+    y0, z0 = leaf(y0), leaf(z0)
+    x = [*machine.parameters(), y0, *([] if tie == "twice the same" else [z0])]
+    hook = HOOKS["a contiguous copy" if way == "hooks" else "the same"]
+    with torch.autograd.graph.saved_tensors_hooks(hook, lambda x: x):
+        y, z = TIES[tie](machine.solve, y0, z0)
+    v = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=y.dtype)
+    expected = TIES[tie](lambda *x: by_reference(machine, *x), y0, z0)
+    close(WAYS[way](y * z, x, v), torch.autograd.grad(torch.mul(*expected), x, v))
 
 
 # ---- which way is taken ------------------------------------------------------------------------------------------
@@ -519,6 +559,33 @@ def test_weights_of_another_kernel_are_refused(taps):
     machine, size = made("same")
     with pytest.raises(ValueError, match="got weight of shape"):
         functional_call(machine, {"weight": torch.zeros(4, 4, taps, dtype=torch.float64)}, given_to(machine, size)[0])
+
+
+@pytest.mark.parametrize(
+    ("machine", "change"),
+    [
+        (mg.ConvMachine((2, 2), 1, bias=False), {"weight": (2, 2, 4)}),
+        (mg.ConvMachine((2, 2), 1, bias=False), {"weight": (4, 2, 2)}),
+        (mg.ConvMachine((2, 2), (2, 3)), {"weight": (4, 4, 3, 2)}),
+        (mg.ConvMachine((2, 2), 4), {"partition": Partition((4, 4)), "kernel_size": (1,)}),
+        (mg.RecurrentMachine((2, 2), 1), {"shortcuts": np.tri(2, k=-1, dtype=bool)[None]}),
+        (mg.DenseMachine((2, 2)), {"activation": made("dense")[0].activation[:1]}),
+    ],
+)
+def test_a_machine_that_was_changed_to_what_does_not_fit_is_told(machine, change):
+    machine = copy.deepcopy(machine)
+    for name, value in change.items():
+        setattr(machine, name, torch.nn.Parameter(torch.zeros(value)) if name == "weight" else value)
+    with pytest.raises(ValueError, match=r"got (weight of shape|1 activations for 2 blocks)"):
+        machine(torch.ones(3, 2, *[5] * machine.dimensions))
+
+
+def test_a_weight_that_shrank_is_told(case):
+    machine, y0, _ = case
+    loss = machine(y0).sum()
+    machine.weight.data = machine.weight.data[:1, :1].clone()
+    with pytest.raises(RuntimeError, match=r"got weight of shape .* solve again"):
+        loss.backward()
 
 
 def test_weights_of_another_machine_are_refused(case):

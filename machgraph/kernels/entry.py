@@ -82,7 +82,7 @@ def _compiled(sources: int) -> tuple[Any, Any]:
         Parameters
         ----------
         like : a number of the type of all entries.
-        tables, codes : of the plan (instructions, dual, products, border, frame), and of its activations.
+        tables, codes : of the plan (instructions, dual, products, border, windows, frame), and of its activations.
         shape : channels, taps, samples.
         W : address, and the strides of out, in and tap.
         bias : address; 0 for none, here and below.
@@ -90,9 +90,9 @@ def _compiled(sources: int) -> tuple[Any, Any]:
         memory : addresses of what will be Y and Z, each ``[channel, position]``.
         """
         _ = sources
-        table, _, _, border, frame = tables
+        table, _, _, border, windows, frame = tables
         channels, taps, samples = shape
-        positions = frame[6] * frame[7] * frame[8] * samples
+        positions = frame[9] * samples
         Y, Z = _array(like, memory[0], channels, positions), _array(like, memory[1], channels, positions)
         if bias:
             b = _array(like, bias, 1, channels)[0]
@@ -103,7 +103,7 @@ def _compiled(sources: int) -> tuple[Any, Any]:
         _add(Y, like, frame, samples, y0)
         Z[:] = 0
         _add(Z, like, frame, samples, z0)
-        solve(table, border, samples, _matrices(like, W[0], taps, channels, W[1]), Y, Z, codes, Y)
+        solve(table, border, windows, samples, _matrices(like, W[0], taps, channels, W[1]), Y, Z, codes, Y, Z)
 
     @kept
     def backward(like, tables, codes, shape, W, v0, u0, memory, gradients):
@@ -117,16 +117,17 @@ def _compiled(sources: int) -> tuple[Any, Any]:
         gradients : addresses of what will be the gradients of W, ``[tap, out, in]``, and of the bias.
         """
         _ = sources
-        _, dual, products, border, frame = tables
+        _, dual, products, border, windows, frame = tables
         channels, taps, samples = shape
-        positions = frame[6] * frame[7] * frame[8] * samples
+        positions = frame[9] * samples
         Y, Z = _array(like, memory[0], channels, positions), _array(like, memory[1], channels, positions)
         U, V = _array(like, memory[2], channels, positions), _array(like, memory[3], channels, positions)
         U[:] = 0
         V[:] = 0
         _add(U, like, frame, samples, u0)
         _add(V, like, frame, samples, v0)
-        solve_dual(dual, border, samples, _matrices(like, W[0], taps, channels, W[1]), U, V, codes, Y)
+        matrices = _matrices(like, W[0], taps, channels, W[1])
+        solve_dual(dual, border, windows, samples, matrices, U, V, codes, Y, Z)
         if gradients[0]:
             Q = carray(_pointer(like, gradients[0]), (taps, channels, channels))
             Q[:] = 0

@@ -6,6 +6,7 @@ being a time or pixel crossed with the samples, samples innermost. The same loop
 
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 from machgraph.kernels.keep import named
@@ -23,6 +24,7 @@ from machgraph.kernels.program import (
     INPUT_END,
     KIND,
     OFFSET,
+    POOL,
     REPEAT,
     ROW,
     ROW_END,
@@ -33,8 +35,8 @@ from machgraph.kernels.program import (
 CHUNK = 2048  # columns that neighbouring products go over together: what they read and write stays in the cache
 
 
-def _solver(name: str, transposed: bool, activate: Any) -> Any:
-    """The loop, with W or its transpose, and with what it does for ``Z[box] += σ(Y[box])``."""
+def _solver(name: str, transposed: bool, activate: Any, pool: Any) -> Any:
+    """The loop, with W or its transpose, with what it does for ``Z[box] += σ(Y[box])``, and from grid to grid."""
 
     def accumulate(table, begin, end, moved, samples, W, Y, Z):
         longest = 0
@@ -52,7 +54,7 @@ def _solver(name: str, transposed: bool, activate: Any) -> Any:
 
     accumulate = njit(named(name, accumulate), error_model="numpy")
 
-    def solve(table, border, samples, W, Y, Z, codes, arrays):
+    def solve(table, border, windows, samples, W, Y, Z, codes, arrays, at):
         i = 0
         while i < len(table):
             repeated = table[i, KIND] == REPEAT
@@ -79,6 +81,8 @@ def _solver(name: str, transposed: bool, activate: Any) -> Any:
                         _clear(Y if step[DUAL] else Z, step, border, samples)
                     elif step[KIND] == WRAP:
                         _wrap(Z, step, border, samples)
+                    elif step[KIND] == POOL:
+                        pool(Y if step[DUAL] else Z, at, step, windows, samples)
                     else:
                         _fold(Y, step, border, samples)
                     j += 1
@@ -112,9 +116,61 @@ def _sigma_dual(code, u, v, y):
     add_weighed(code, y, u, v)
 
 
+@njit(error_model="numpy")
+def _pool(Z, _, step, windows, samples):
+    """Add maxima or means over windows to the next grid; a maximum is the first that is largest, or not a number."""
+    pooled = np.empty(samples, Z.dtype)
+    for i in range(step[ROW], step[ROW_END]):
+        for window in windows[step[COLUMN] : step[COLUMN_END]]:
+            pooled[:] = Z[i, samples * window[1] : samples * (window[1] + 1)]
+            count = 1
+            while count < 8 and window[count + 1] >= 0:
+                other = Z[i, samples * window[count + 1] : samples * (window[count + 1] + 1)]
+                count += 1
+                if step[TAP]:
+                    for j in range(samples):
+                        pooled[j] += other[j]
+                else:
+                    for j in range(samples):
+                        pooled[j] = pooled[j] if pooled[j] >= other[j] or pooled[j] != pooled[j] else other[j]
+            to = Z[i, samples * window[0] : samples * (window[0] + 1)]
+            share = Z.dtype.type(1) / Z.dtype.type(count if step[TAP] else 1)
+            for j in range(samples):
+                to[j] += share * pooled[j]
+
+
+@njit(error_model="numpy")
+def _unpool(U, z, step, windows, samples):
+    """The adjoint: evenly, or to what was the first largest."""
+    chosen, largest = np.empty(samples, np.int32), np.empty(samples, z.dtype)
+    for i in range(step[ROW], step[ROW_END]):
+        for window in windows[step[COLUMN] : step[COLUMN_END]]:
+            source = U[i, samples * window[0] : samples * (window[0] + 1)]
+            count = 1
+            largest[:] = z[i, samples * window[1] : samples * (window[1] + 1)]
+            chosen[:] = 1
+            while count < 8 and window[count + 1] >= 0:
+                count += 1
+                other = z[i, samples * window[count] : samples * (window[count] + 1)]
+                for j in range(samples):
+                    stays = largest[j] >= other[j] or largest[j] != largest[j]
+                    chosen[j] = chosen[j] if stays else np.int32(count)
+                    largest[j] = largest[j] if stays else other[j]
+            share = U.dtype.type(1) / U.dtype.type(count)
+            for w in range(1, count + 1):
+                to = U[i, samples * window[w] : samples * (window[w] + 1)]
+                if step[TAP]:
+                    for j in range(samples):
+                        to[j] += share * source[j]
+                else:
+                    for j in range(samples):
+                        to[j] += source[j] if chosen[j] == w else U.dtype.type(0)
+
+
 # y = W z + y0, z = σ(y) + z0;    u = W* v + u0, v = σ'(y) ⊙ u + v0;
-solve = _solver("forward", transposed=False, activate=_boxed(_sigma))
-solve_dual = _solver("dual", transposed=True, activate=_boxed(_sigma_dual))
+# Pooling is linearized at z.
+solve = _solver("forward", transposed=False, activate=_boxed(_sigma), pool=_pool)
+solve_dual = _solver("dual", transposed=True, activate=_boxed(_sigma_dual), pool=_unpool)
 
 
 @njit(error_model="numpy")
@@ -149,14 +205,14 @@ def total(row):
 @njit(error_model="numpy")
 def _clear(X, step, border, samples):
     for i in range(step[ROW], step[ROW_END]):
-        for run in border:
+        for run in border[step[COLUMN] : step[COLUMN_END]]:
             X[i, samples * run[0] : samples * (run[0] + run[1])] = 0
 
 
 @njit(error_model="numpy")
 def _wrap(X, step, border, samples):
     for i in range(step[ROW], step[ROW_END]):
-        for run in border:
+        for run in border[step[COLUMN] : step[COLUMN_END]]:
             for j in range(samples * run[1]):
                 X[i, samples * run[0] + j] = X[i, samples * run[2] + j]
 
@@ -164,7 +220,7 @@ def _wrap(X, step, border, samples):
 @njit(error_model="numpy")
 def _fold(X, step, border, samples):
     for i in range(step[ROW], step[ROW_END]):
-        for run in border:
+        for run in border[step[COLUMN] : step[COLUMN_END]]:
             for j in range(samples * run[1]):
                 X[i, samples * run[2] + j] += X[i, samples * run[0] + j]
                 X[i, samples * run[0] + j] = 0

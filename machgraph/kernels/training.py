@@ -74,8 +74,8 @@ def _compiled(sources: int) -> Any:
 
         Parameters
         ----------
-        machine : tables of the plan (instructions, dual, products, weights, border, frame), codes of the activations,
-            and the first channel whose bias is trained.
+        machine : tables of the plan (instructions, dual, products, weights, border, windows, frame), codes of the
+            activations, and the first channel whose bias is trained.
         state : ``W[tap, out, in]``, ``bias[channel]``, and of each the two running means; all are changed.
         x : ``[batch, channel, inner position, sample]``.
         targets : classes ``[batch, sample of the output]`` and values ``[batch, output, sample of the output]``; there
@@ -90,11 +90,11 @@ def _compiled(sources: int) -> Any:
         The mean of the batches' losses, and the fraction of classes that were right.
         """
         _ = sources
-        table, dual, products, weights, border, frame, codes, trained = machine
+        table, dual, products, weights, border, windows, frame, codes, trained = machine
         W, bias, W_first, W_second, bias_first, bias_second = state
         first, heard, pooled = read
         samples, channels = x.shape[3], len(bias)
-        positions = frame[6] * frame[7] * frame[8] * samples
+        positions = frame[9] * samples
         Y, Z = np.empty((channels, positions), W.dtype), np.empty((channels, positions), W.dtype)
         out = np.empty((channels - first, samples if pooled else samples * len(heard)), W.dtype)
         gradient, loss, right = np.empty_like(out), 0.0, 0
@@ -104,7 +104,7 @@ def _compiled(sources: int) -> Any:
         for batch in range(len(x)):
             _enter(Y, bias, x[batch], frame, samples)
             Z[:] = 0
-            solve(table, border, samples, W, Y, Z, codes, Y)
+            solve(table, border, windows, samples, W, Y, Z, codes, Y, Z)
             _read_out(Z, first, heard, pooled, samples, out)
             one_loss, one_right = _loss(out, targets[0][batch], targets[1][batch], smoothing, gradient)
             loss += one_loss
@@ -114,7 +114,7 @@ def _compiled(sources: int) -> Any:
             U[:] = 0
             V[:] = 0
             _read_out_dual(U, first, heard, pooled, samples, gradient)
-            solve_dual(dual, border, samples, W, U, V, codes, Y)
+            solve_dual(dual, border, windows, samples, W, U, V, codes, Y, Z)
             add_weight_gradient(products, samples, Q, V, Z)
             rate, now = rates[batch], step + batch + 1
             for w in weights:
