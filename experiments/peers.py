@@ -133,8 +133,9 @@ def search(job: Job) -> tuple[float, list[float]]:
         widths, activations, heard, learning_rate = _suggested(trial, job.space)
         network = Network((job.dataset.n_inputs, *widths, job.dataset.n_outputs), activations, heard).to(job.device)
         network.load_state_dict(job.initial[trial.number])
-        optimizer = adamw(network, learning_rate, job.recipe.weight_decay)
-        return _fitted(network, optimizer, learning_rate, train, validation, job.recipe, job.seed)
+        optimizer = adamw(network, learning_rate, job.space.weight_decays[0])
+        size = job.space.batch_sizes[0]
+        return _fitted(network, optimizer, learning_rate, size, train, validation, job.recipe, job.seed)
 
     _together()
     began = perf_counter()
@@ -152,6 +153,7 @@ def _fitted(
     network: Network,
     optimizer: torch.optim.Optimizer,
     learning_rate: float,
+    batch_size: int,
     train: tuple[Tensor, Tensor],
     validation: tuple[Tensor, Tensor],
     recipe: Recipe,
@@ -159,7 +161,7 @@ def _fitted(
 ) -> float:
     """The recipe's whole schedule; the validation loss, which is taken after every epoch, at its end."""
     (x, y), order = train, torch.Generator().manual_seed(seed)
-    size, steps = min(recipe.batch_size, len(y)), recipe.steps(len(y))
+    size, steps = min(batch_size, len(y)), recipe.steps(len(y), batch_size)
     loss = float("nan")
     for epoch in range(recipe.epochs):
         shuffled = torch.randperm(len(y), generator=order).to(x.device)

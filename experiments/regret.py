@@ -54,16 +54,19 @@ from numpy.typing import NDArray
 
 from experiments.results import FOLDER, write
 from search.data import Dataset, load
+from search.defaults import default_recipe
 from search.point import Point, canonical
-from search.population import evaluate, train, trained
-from search.recipe import Recipe, default_recipe
+from search.population import evaluate, train
+from search.recipe import Recipe
 from search.run import write_csv
 from search.space import Space
 from search.suggest import STRATEGIES, sampler, suggest
 
 Values = NDArray[np.float64]
 
-SPACE = Space(max_blocks=3, widths=(16,), activations=("relu",), learning_rates=(8e-3,), min_blocks=3)
+SPACE = Space(
+    max_blocks=3, widths=(16,), activations=("relu",), learning_rates=(8e-3,), weight_decays=(0.261,), min_blocks=3
+)
 PAIRS = tuple(name for name in SPACE.parameters if name.startswith("shortcut"))
 MASKS = tuple(map("".join, product("01", repeat=len(PAIRS))))
 GENERATION = 8  # trials proposed and told together, as by `machgraph search`
@@ -173,10 +176,10 @@ def results(masks: Sequence[str], dataset: Dataset, recipe: Recipe, seed: int) -
     """
     points = [point_of(mask) for mask in masks]
     rows = []
-    for mask, point, outcome in zip(masks, points, train(points, dataset, recipe, seed), strict=True):
+    for mask, outcome in zip(masks, train(points, (dataset,), recipe, seed), strict=True):
         if not isfinite(outcome.loss):
             raise ValueError(f"mask {mask} diverged with seed {seed}: a table needs a lower learning rate")
-        test = evaluate(trained(point, dataset, outcome), dataset, dataset.test)
+        test = evaluate(outcome.machine, dataset, dataset.test)
         numbers = (round(value, 6) for value in (outcome.loss, outcome.score, *test, outcome.seconds))
         rows.append(Row(mask, seed, outcome.epochs, *numbers))
     return rows

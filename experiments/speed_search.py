@@ -5,8 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,10 +16,12 @@ from experiments.timing import elapsed, threads
 from machgraph.population import Population
 from machgraph.training import Objective, Optimizer, batches
 from search.data import Dataset, load
+from search.defaults import default_space
+from search.machine import build
 from search.point import Point, canonical
-from search.population import build, train
 from search.recipe import Recipe
-from search.space import Space, default_space
+from search.shape import Shape
+from search.space import Space
 
 SEARCHES = {
     "blocks up to 16 wide": ((8, 16), Target("at least", 8, 10)),
@@ -37,7 +38,7 @@ def search(effort: Effort, device: str, workers: int) -> list[Row]:
         for name, (widths, target) in SEARCHES.items():
             space = Space(widths=widths)
             points = distinct(space, effort.candidates, seed=0)
-            machines = [build(point, dataset, seed=0) for point in points]
+            machines = [build(point, dataset.shape, seed=0) for point in points]
             initial = tuple(map(peers.state, machines))
             job = peers.Job(tuple(points), initial, space, dataset, recipe, seed=0, device=device)
             few = peers.Job(job.points[:workers], initial, space, dataset, Recipe(1, rungs=()), seed=0, device=device)
@@ -55,7 +56,7 @@ def search(effort: Effort, device: str, workers: int) -> list[Row]:
             told = {
                 "candidates": len(points),
                 "epochs": recipe.epochs,
-                "batch": recipe.batch_size,
+                "batch": space.batch_sizes[0],
                 "losses": [round(float(np.quantile(losses, q)), 4) for q in (0, 0.5, 1)],
                 "loss_difference": {"median": float(np.median(away)), "largest": float(away.max())},
             }
@@ -74,23 +75,16 @@ def distinct(space: Space, number: int, seed: int) -> list[Point]:
 
 
 def trained(points: Sequence[Point], dataset: Dataset, recipe: Recipe, device: str, workers: int) -> list[float]:
-    """The validation loss of each point after its last epoch, by the search's own training where that serves."""
-    if device != "cpu":
-        return trained_on(points, dataset, recipe, device)
-    with _cores(workers):
-        return [outcome.curve[-1] for outcome in train(points, dataset, recipe, seed=0)]
-
-
-def trained_on(points: Sequence[Point], dataset: Dataset, recipe: Recipe, device: str) -> list[float]:
-    """The same by a population, on any device."""
-    population = Population(Objective("cross_entropy", label_smoothing=recipe.label_smoothing))
+    """The validation loss of each point, which is taken after every epoch, after its last one."""
+    population = Population(Objective("cross_entropy", label_smoothing=recipe.label_smoothing), threads=workers)
     for point in points:
-        settings = Optimizer("adamw", learning_rate=point.learning_rate, weight_decay=recipe.weight_decay)
-        population.enter(build(point, dataset, seed=0).to(device), settings)
+        settings = Optimizer("adamw", learning_rate=point.learning_rate, weight_decay=point.weight_decay)
+        population.enter(build(point, dataset.shape, seed=0).to(device), settings)
     x, y = peers.tensors(dataset.train, device)
     validation = batches(*peers.tensors(dataset.validation, device), len(dataset.validation))
     order = torch.Generator().manual_seed(0)
-    size, steps = min(recipe.batch_size, len(y)), recipe.steps(len(y))
+    (batch_size,) = {point.batch_size for point in points}
+    size, steps = min(batch_size, len(y)), recipe.steps(len(y), batch_size)
     results: list[tuple[float, float]] = []
     for epoch in range(recipe.epochs):
         shuffled = torch.randperm(len(y), generator=order)[: steps * size].to(device)
@@ -98,20 +92,6 @@ def trained_on(points: Sequence[Point], dataset: Dataset, recipe: Recipe, device
         population.descend(data, [recipe.rate((epoch * steps + k) / (recipe.epochs * steps)) for k in range(steps)])
         results = population.measure(validation)
     return [loss for loss, _ in results]
-
-
-@contextmanager
-def _cores(number: int) -> Iterator[None]:
-    """Have the search use so many cores, which it is told by the variable that torch reads at its start."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(number)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
 
 
 # ---- beginnings --------------------------------------------------------------------------------------------------
@@ -123,13 +103,13 @@ READY = Target("at most", 3)  # s
 def beginnings(effort: Effort, device: str) -> list[Row]:
     """From a new architecture to the end of its first training step, in ms."""
     dataset = load("digits", seed=0)
-    space = default_space(dataset.n_inputs, dataset.n_outputs, len(dataset.train))
-    batch = Recipe().batch_size
+    space = default_space(Shape(dataset.n_inputs, dataset.n_outputs), len(dataset.train))  # as a table: dense machines
+    batch = 64
     x, y = (t[:batch] for t in peers.tensors(dataset.train, device))
 
     def ours(point: Point) -> None:
         population = Population(Objective("cross_entropy"), threads=1)
-        population.enter(build(point, dataset, seed=0).to(device), Optimizer("adamw"))
+        population.enter(build(point, dataset.shape, seed=0).to(device), Optimizer("adamw"))
         population.descend(batches(x, y, batch)[0], [1.0])
 
     def plain(point: Point) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from machgraph.population import Candidate, Rates
 
 
+Values = NDArray[np.float64]
+Measured = tuple[float, float, Values]
+
 NO_RATES = np.empty(0)
 
 
@@ -52,9 +55,9 @@ class CompiledTrainer:
         """One step on each batch; the mean losses."""
         return self._each(lambda member: member.descend(data, rates[member.candidate]))
 
-    def measure(self, parts: Sequence[Batches]) -> "dict[Candidate, tuple[float, float]]":
-        """Mean losses, and fractions of hits."""
-        return self._each(lambda member: member.measure(parts))
+    def measure(self, parts: Sequence[Batches], sharpness: Values) -> "dict[Candidate, Measured]":
+        """Mean losses, fractions of hits, and the losses of outputs that are multiplied with each sharpness."""
+        return self._each(lambda member: member.measure(parts, sharpness))
 
     def weights(self, candidate: "Candidate") -> tuple[Tensor, Tensor | None]:
         """Copies, in the shapes of the machine."""
@@ -109,15 +112,20 @@ class _Member:
         rates = self.candidate.optimizer.learning_rate * factors
         return self._pass(data, self.objective.label_smoothing, rates)[0]
 
-    def measure(self, parts: Sequence[Batches]) -> tuple[float, float]:
+    def measure(self, parts: Sequence[Batches], sharpness: Values) -> Measured:
         loss, right, samples = 0.0, 0.0, 0
+        losses = np.zeros(len(sharpness))
         for data in parts:
-            one_loss, one_right = self._pass(data, 0.0, NO_RATES)
+            one = np.zeros(len(sharpness))
+            one_loss, one_right = self._pass(data, 0.0, NO_RATES, sharpness, one)
             loss, right = loss + data.samples * one_loss, right + data.samples * one_right
+            losses += data.samples * one
             samples += data.samples
-        return loss / samples, right / samples
+        return loss / samples, right / samples, losses / samples
 
-    def _pass(self, data: Batches, smoothing: float, rates: NDArray[np.float64]) -> tuple[float, float]:
+    def _pass(
+        self, data: Batches, smoothing: float, rates: Values, sharpness: Values = NO_RATES, losses: Values = NO_RATES
+    ) -> tuple[float, float]:
         began = perf_counter()
         machine, read = self._layout(data.size)
         inputs, targets = data.inputs.numpy(), _targets(data, self.state[0].dtype)
@@ -125,7 +133,7 @@ class _Member:
         epoch, done = _training().epoch, list[tuple[float, float]]()
         try:
             # what is called by C can't be interrupted between the last step and the note of it
-            done.extend(starmap(epoch, [(machine, self.state, inputs, targets, read, *told)]))
+            done.extend(starmap(epoch, [(machine, self.state, inputs, targets, read, *told, sharpness, losses)]))
         finally:
             self.candidate.seconds += perf_counter() - began
             self.candidate.steps += len(rates) * len(done)

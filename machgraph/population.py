@@ -15,10 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from machgraph.boxes import halved
-from machgraph.compiled_training import CompiledTrainer, trains
+from machgraph.compiled_training import CompiledTrainer, Measured, Values, trains
 from machgraph.parametric_machine import ParametricMachine
 from machgraph.stack import StackedTrainer
 from machgraph.training import Batches, Objective, Optimizer
+
+EXPONENTS = np.arange(-2, 2.25, 0.5)  # of 2, of the sharpness that is tried
 
 
 class Candidate:
@@ -64,8 +66,8 @@ class Trainer(Protocol):
     def descend(self, data: Batches, rates: Rates) -> dict[Candidate, float]:
         """One step on each batch; the mean losses."""
 
-    def measure(self, parts: Sequence[Batches]) -> dict[Candidate, tuple[float, float]]:
-        """Mean losses, and fractions of hits."""
+    def measure(self, parts: Sequence[Batches], sharpness: Values) -> dict[Candidate, Measured]:
+        """Mean losses, fractions of hits, and the losses of outputs that are multiplied with each sharpness."""
 
     def weights(self, candidate: Candidate) -> tuple[Tensor, Tensor | None]:
         """Copies, in the shapes of the machine."""
@@ -164,12 +166,41 @@ class Population:
         ------
         ValueError : no data, or such that do not fit the machines.
         """
+        return [(loss, right) for loss, right, _ in self._measured(parts, np.empty(0))]
+
+    def calibrate(self, parts: Iterable[Batches]) -> list[tuple[float, float, float]]:
+        """For each candidate in order: the loss with the best sharpness, the fraction of classes that are right, and
+        that sharpness.
+
+        A sharpness is one number, from 1/4 to 4, which all outputs are multiplied with: the inverse of a temperature
+        (Guo et al. 2017, "On Calibration of Modern Neural Networks"). How sure a network is depends on its decay and
+        on smoothing more than on how good it is; so compared, they differ by what they know.
+
+        Raises
+        ------
+        ValueError : no data, or such that do not fit the machines; an objective other than the cross-entropy.
+        """
+        if self.objective.loss != "cross_entropy":
+            raise ValueError(f"got the loss {self.objective.loss}: only the cross-entropy of classes has a sharpness")
+        found = []
+        for _, right, losses in self._measured(parts, 2.0**EXPONENTS):
+            k = int(np.argmin(losses))
+            best, exponent = losses[k], EXPONENTS[k]
+            if 0 < k < len(losses) - 1:  # the lowest point of the parabola through three
+                left, middle, after = losses[k - 1 : k + 2]
+                bend = left - 2 * middle + after
+                away = (left - after) / (2 * bend) if bend > 0 else 0.0
+                best, exponent = middle - (left - after) * away / 4, exponent + away * (EXPONENTS[1] - EXPONENTS[0])
+            found.append((float(best), right, float(2.0**exponent)))
+        return found
+
+    def _measured(self, parts: Iterable[Batches], sharpness: Values) -> list[Measured]:
         parts = tuple(parts)
         if not parts:
             raise ValueError("got no batches to measure on: give at least one part")
         for data in parts:
             self._check(data)
-        results = self._compiled.measure(parts) | self._stacked.measure(parts)
+        results = self._compiled.measure(parts, sharpness) | self._stacked.measure(parts, sharpness)
         return [results[candidate] for candidate in self.candidates]
 
     def _check(self, data: Batches) -> None:

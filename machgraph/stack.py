@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from machgraph.activation import Activation
+from machgraph.compiled_training import Measured, Values
 from machgraph.parametric_machine import ParametricMachine
 from machgraph.partition import Partition
 from machgraph.plan import Plan
@@ -88,13 +89,13 @@ class StackedTrainer:
             stack.share(perf_counter() - began)
         return losses
 
-    def measure(self, parts: Sequence[Batches]) -> "dict[Candidate, tuple[float, float]]":
-        """Mean losses, and fractions of hits."""
+    def measure(self, parts: Sequence[Batches], sharpness: Values) -> "dict[Candidate, Measured]":
+        """Mean losses, fractions of hits, and the losses of outputs that are multiplied with each sharpness."""
         self._stack()
-        results: dict[Candidate, tuple[float, float]] = {}
+        results: dict[Candidate, Measured] = {}
         for stack in self.stacks:
             began = perf_counter()
-            results |= stack.measure(parts)
+            results |= stack.measure(parts, sharpness)
             stack.share(perf_counter() - began)
         return results
 
@@ -212,19 +213,19 @@ class Stack:
         self._step(gradients[0] * self.mask, gradients[1] * self.bias_mask, rate)
         return losses.detach()
 
-    def measure(self, parts: Sequence[Batches]) -> "dict[Candidate, tuple[float, float]]":
-        """Mean losses, and fractions of hits."""
-        total = self.weight.new_zeros(2, len(self.candidates))
+    def measure(self, parts: Sequence[Batches], sharpness: Values) -> "dict[Candidate, Measured]":
+        """Mean losses, fractions of hits, and the losses of outputs that are multiplied with each sharpness."""
+        total = self.weight.new_zeros(2 + len(sharpness), len(self.candidates))
         with torch.no_grad():
             for data in parts:
                 for inputs, targets in zip(data.inputs, data.targets, strict=True):
                     outputs = self._outputs(self.weight, self.bias, inputs, data.size)
                     hits = (outputs.argmax(1) == targets).to(outputs).mean(-1) if targets.dim() == 1 else 0 * total[1]
-                    total += inputs.shape[-1] * torch.stack([self._losses(outputs, targets, 0.0), hits])
+                    sharper = [self._losses(factor * outputs, targets, 0.0) for factor in sharpness.tolist()]
+                    total += inputs.shape[-1] * torch.stack([self._losses(outputs, targets, 0.0), hits, *sharper])
         total /= sum(data.samples for data in parts)
-        return {
-            candidate: (loss, right) for candidate, (loss, right) in zip(self.candidates, total.T.tolist(), strict=True)
-        }
+        rows = total.T.double().cpu().numpy()
+        return {c: (float(row[0]), float(row[1]), row[2:]) for c, row in zip(self.candidates, rows, strict=True)}
 
     def _outputs(self, weight: Tensor, bias: Tensor, inputs: Tensor, size: tuple[int, ...]) -> Tensor:
         """Where the last block is read, ``[candidate, output, position * sample]``."""

@@ -103,11 +103,11 @@ def search(
     Example: machgraph search iris.csv --target species --time 60
     """
     from search.data import BUNDLED, load
+    from search.defaults import default_folds, default_recipe, default_space
     from search.facts import facts_of
     from search.progress import heading, terminal
-    from search.recipe import default_recipe
     from search.run import Settings, free_folder, refuse_used
-    from search.space import Space, default_space
+    from search.space import Space
     from search.suggest import sampler
 
     path = Path(data)
@@ -118,10 +118,11 @@ def search(
     sampler(strategy, seed=seed, space=Space())  # refuses what it does not know, before anything is read
     source = str(path.resolve()) if data not in BUNDLED and path.exists() else data
     dataset = load(source, target, seed, task=task)  # type: ignore[arg-type]  # it is one of the two
-    space = default_space(dataset.n_inputs, dataset.n_outputs, len(dataset.train))
+    space = default_space(dataset.shape, len(dataset.train))
     seconds = SECONDS if trials is None and time is None else time
     recipe = default_recipe(len(dataset.train))
-    wish = Settings(source, target, task, seed, strategy, trials, seconds, population, space, recipe)
+    folds = default_folds(len(dataset.train))
+    wish = Settings(source, target, task, seed, strategy, trials, seconds, population, space, recipe, folds)
 
     import torch
 

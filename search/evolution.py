@@ -12,13 +12,14 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.mutation import mutate
+from search.one_of import AnySpace, OneOf
 from search.point import Point, canonical
-from search.space import Choice, Space
+from search.space import Choice
 
 ATTEMPTS = 20  # draws, or mutations one on top of the other, to get a point that the study has not seen
 
 
-def distributions(space: Space) -> dict[str, BaseDistribution]:
+def distributions(space: AnySpace) -> dict[str, BaseDistribution]:
     """The code of the space for Optuna, which itself fills in a parameter of one choice.
 
     All are categorical: on yes-or-no parameters TPE does better so than with whole numbers 0 and 1.
@@ -29,6 +30,9 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 class RegularizedEvolution(BaseSampler):
     """Proposes a mutation of the best of a random tournament among the youngest completed trials.
 
+    Where the space has several kinds of machines, each evolves by itself, and a proposal is of any kind as likely as of
+    the others: kinds learn at different speeds, and what is the best of one is known when all is done.
+
     A proposal depends on the seed, the trial's number and the earlier trials alone, so that a search goes on after a
     restart as it would have gone on without. Trials that failed, were pruned or have no finite value are no parents.
 
@@ -36,8 +40,8 @@ class RegularizedEvolution(BaseSampler):
     ----------
     space : where the points are from; the parameters of every trial are its code.
     seed : 0 or more.
-    population : how many of the last completed trials can be parents: older ones have died. Until there are so many,
-        points are drawn uniformly from the space, again where the study has seen one.
+    population : how many of the last completed trials, of each kind, can be parents: older ones have died. Until there
+        are so many, points are drawn uniformly from the space, again where the study has seen one.
     tournament : how many of these, drawn at random, compete to be the parent.
 
     Raises
@@ -45,7 +49,7 @@ class RegularizedEvolution(BaseSampler):
     ValueError : not ``1 <= tournament <= population``; when asked, a study with several objectives.
     """
 
-    def __init__(self, space: Space, *, seed: int, population: int = 20, tournament: int = 5) -> None:
+    def __init__(self, space: AnySpace, *, seed: int, population: int = 20, tournament: int = 5) -> None:
         """See the class."""
         if not 1 <= tournament <= population:
             raise ValueError(
@@ -65,18 +69,21 @@ class RegularizedEvolution(BaseSampler):
             raise ValueError(f"got a study with {len(study.directions)} objectives: evolution needs exactly one")
         rng = np.random.default_rng((self._seed, trial.number))
         names = self._space.parameters.keys()
+        spaces = self._space.spaces if isinstance(self._space, OneOf) else (self._space,)
+        space = spaces[int(rng.integers(len(spaces)))]
         earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number and names <= t.params.keys()]
+        earlier = [t for t in earlier if self._point(t).kind == space.kind]
         seen = {canonical(self._point(t)) for t in earlier}
         finite = [t for t in earlier if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])]
         if len(finite) < self._population:
-            child = self._new(self._space.sample(rng), lambda _: self._space.sample(rng), seen)
+            child = self._new(space.sample(rng), lambda _: space.sample(rng), seen)
         else:
             alive = finite[-self._population :]
             sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
             drawn = rng.choice(self._population, size=self._tournament, replace=False)
             parent = min((alive[i] for i in drawn), key=lambda t: (sign * t.values[0], t.number))
-            child = mutate(self._point(parent), self._space, rng)
-            child = self._new(child, lambda point: mutate(point, self._space, rng), seen)
+            child = mutate(self._point(parent), space, rng)
+            child = self._new(child, lambda point: mutate(point, space, rng), seen)
         return {name: value for name, value in self._space.encode(child).items() if name in search_space}
 
     def sample_independent(
@@ -98,6 +105,6 @@ class RegularizedEvolution(BaseSampler):
 
 
 @lru_cache(maxsize=1 << 16)
-def _decode(space: Space, values: tuple[Choice, ...]) -> Point:
+def _decode(space: AnySpace, values: tuple[Choice, ...]) -> Point:
     """One trial is looked at again by every later proposal."""
     return space.decode(dict(zip(space.parameters, values, strict=True)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import machgraph
+from search.shape import Shape
 
 if TYPE_CHECKING:
     from search.data import Dataset
@@ -23,22 +24,21 @@ class Facts:
 
     Parameters
     ----------
-    name, task, n_inputs, n_outputs, classes : of the data set.
+    name, task, shape, classes : of the data set.
     lines : ``Dataset.describe()``.
     fingerprint : of the three encoded parts, by which a changed file is noticed.
-    points, architectures : how many points the space holds, and how many different networks they are.
+    points, architectures : how many points the space holds, and how many different networks they are, if that is known.
     versions : of machgraph, Python and the libraries that results depend on.
     """
 
     name: str
     task: str
-    n_inputs: int
-    n_outputs: int
+    shape: Shape
     classes: tuple[str, ...]
     lines: tuple[str, ...]
     fingerprint: str
     points: int
-    architectures: int
+    architectures: int | None
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -53,8 +53,7 @@ def facts_of(dataset: Dataset, settings: Settings) -> Facts:
     return Facts(
         name=dataset.name,
         task=dataset.task,
-        n_inputs=dataset.n_inputs,
-        n_outputs=dataset.n_outputs,
+        shape=dataset.shape,
         classes=tuple(map(str, dataset.classes)),
         lines=tuple(dataset.describe()),
         fingerprint=fingerprint(dataset),

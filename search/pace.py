@@ -7,6 +7,8 @@ from time import perf_counter
 import numpy as np
 
 from search.data import Dataset, Part
+from search.numbers import counted
+from search.one_of import AnySpace, OneOf
 from search.point import canonical
 from search.population import train
 from search.recipe import rungs_of
@@ -31,7 +33,8 @@ def paced(settings: Settings, dataset: Dataset) -> Settings:
         return settings
     epochs = min(recipe.epochs, max(LEAST_EPOCHS, int(share * recipe.epochs)))
     left = min(1.0, share * recipe.epochs / epochs)
-    batches = max(1, int(left * recipe.steps(len(dataset.train)))) if left < 1 else recipe.batches
+    steps = recipe.steps(len(dataset.train), min(_batch_sizes(settings.space)))
+    batches = max(1, int(left * steps)) if left < 1 else recipe.batches
     return replace(settings, recipe=replace(recipe, epochs=epochs, batches=batches, rungs=rungs_of(epochs)))
 
 
@@ -39,23 +42,29 @@ def generation_seconds(settings: Settings, dataset: Dataset) -> float:
     """How long a generation may take to train, as measured on random points of the space."""
     recipe, rng = settings.recipe, np.random.default_rng(settings.seed)
     points = [canonical(settings.space.sample(rng)) for _ in range(settings.population)]
-    steps = recipe.steps(len(dataset.train))
+    batch = min(min(point.batch_size for point in points), len(dataset.train))
+    steps = recipe.steps(len(dataset.train), batch)
     tried = min(TRIED, steps)
     few = replace(
         dataset,
-        train=_first(dataset.train, tried * min(recipe.batch_size, len(dataset.train))),
+        train=_first(dataset.train, tried * batch),
         validation=_first(dataset.validation, ceil(len(dataset.validation) * tried / steps)),
     )
     seconds = []
     for _ in range(2):  # the first time, torch sets itself up
         began = perf_counter()
-        train(points, few, replace(recipe, epochs=1, rungs=()), settings.seed)
+        train(points, (few,), replace(recipe, epochs=1, rungs=()), settings.seed)
         seconds.append(perf_counter() - began)
-    return min(seconds) * steps / tried * recipe.mean_epochs
+    return min(seconds) * steps / tried * recipe.mean_epochs * settings.folds
+
+
+def _batch_sizes(space: AnySpace) -> set[int]:
+    spaces = space.spaces if isinstance(space, OneOf) else (space,)
+    return {size for one in spaces for size in one.batch_sizes}
 
 
 def _first(part: Part, rows: int) -> Part:
-    return Part(part.x[:rows], part.y[:rows])
+    return part.take(np.arange(rows))
 
 
 def told(wish: Settings, settings: Settings) -> str:
@@ -63,7 +72,7 @@ def told(wish: Settings, settings: Settings) -> str:
     before, now = wish.recipe, settings.recipe
     if before == now:
         return ""
-    samples = f" of {now.batches * now.batch_size} samples" if now.batches < before.batches else ""
+    samples = f" of {counted(now.batches, 'step')}" if now.batches < before.batches else ""
     return (
         f"{now.epochs} epochs{samples} instead of {before.epochs}, "
         f"so that a few generations fit into the time: give more of it with --time"

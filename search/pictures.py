@@ -53,13 +53,15 @@ def history(records: Sequence[Record], rival: Row | None = None, ax: Axes | None
             best = min(best, record.loss)
             steps.append(best)
         ax.step([r.number for r in valid], steps, where="post", color="#1A1A1A", linewidth=1.4, label="best so far")
-        scale = loss_scale([*(r.loss for r in valid), *([rival.loss] if rival else [])], share=1.0)
+        scale = loss_scale(
+            [*(r.loss for r in valid), *([rival.loss] if rival and rival.loss is not None else [])], share=1.0
+        )
         if scale.logarithmic:
             ax.set_yscale("log")
             ax.minorticks_off()
         ax.set_ylim(scale.low, scale.high)
         ax.set_yticks(scale.ticks, [f"{tick:g}" for tick in scale.ticks])
-    if rival is not None:
+    if rival is not None and rival.loss is not None:
         ax.axhline(rival.loss, color="#D55E00", linestyle="--", linewidth=1.2, label=rival.name)
     ax.set_xlabel("trial")
     ax.set_ylabel("validation loss")

@@ -6,15 +6,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
+from itertools import pairwise
 from operator import index
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from machgraph.partition import Mask, Partition, shortcut_mask, weight_count
+from machgraph.partition import Mask, Partition, shortcut_mask
 from search.canonical import canonical_order
+from search.shape import Shape
 
-ARCHITECTURE = ("widths", "activations", "shortcuts")
+Kind = Literal["dense", "convolution"]
+KINDS: tuple[Kind, ...] = ("dense", "convolution")
+ARCHITECTURE = ("kind", "widths", "activations", "shortcuts", "scales", "kernel", "dilation")
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,16 @@ class Point:
 
     Parameters
     ----------
-    widths : units of each hidden block.
+    widths : units, or channels, of each hidden block.
     activations : name of the activation of each hidden block.
     shortcuts : ``[block_out][block_in]`` over all ``n + 2`` blocks, input and output among them; true only below the
         diagonal. Whatever ``machgraph.partition.shortcut_mask`` takes is turned into nested tuples.
     learning_rate : of the optimizer, positive.
+    weight_decay : decoupled, times the learning rate, on weights and biases alike.
+    batch_size : samples a step.
+    kind : of the machine; a convolution reads its input on a grid.
+    scales : of a convolution, for each hidden block and the output: how often the grid is halved before it.
+    kernel, dilation : of a convolution, along each axis.
 
     Raises
     ------
@@ -36,14 +45,24 @@ class Point:
     Examples
     --------
     >>> point = Point((32, 16), ("tanh", "relu"), shortcut_mask("sequential", 4), learning_rate=1e-3)
-    >>> point.describe(64, 10), point.depth, point.parameters(64, 10)
+    >>> table = Shape(64, 10)
+    >>> point.describe(table), point.depth, point.parameters(table)
     ('64-32-16-10 · tanh, relu · no shortcuts', 7, 2842)
+    >>> halved = {"kind": "convolution", "scales": (0, 1, 2), "kernel": 3}
+    >>> Point((8, 8), ("relu", "relu"), shortcut_mask(None, 4), 1e-3, **halved).describe(Shape(64, 10, (1, 8, 8)))
+    '1-8↓8↓10 · relu · 3×3 · 3 shortcuts'
     """
 
     widths: tuple[int, ...]
     activations: tuple[str, ...]
     shortcuts: tuple[tuple[bool, ...], ...]
     learning_rate: float
+    weight_decay: float = 0.3
+    batch_size: int = 64
+    kind: Kind = "dense"
+    scales: tuple[int, ...] = ()
+    kernel: int = 1
+    dilation: int = 1
 
     def __post_init__(self) -> None:
         """Check, and turn lists and arrays into tuples."""
@@ -57,11 +76,31 @@ class Point:
             )
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"got learning_rate={self.learning_rate!r}: it must be positive and finite")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"got weight_decay={self.weight_decay!r}: it must be 0 or more, and finite")
+        for name in ("batch_size", "kernel", "dilation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"got {name}={getattr(self, name)!r}: it must be at least 1")
         mask = shortcut_mask(self.shortcuts, len(widths) + 2)
         object.__setattr__(self, "widths", widths)
         object.__setattr__(self, "activations", activations)
         object.__setattr__(self, "shortcuts", tuple(map(tuple, mask.tolist())))
         object.__setattr__(self, "learning_rate", float(self.learning_rate))
+        object.__setattr__(self, "weight_decay", float(self.weight_decay))
+        object.__setattr__(self, "scales", tuple(self.scales))
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"got kind={self.kind!r}: it is one of {', '.join(KINDS)}")
+        if self.kind == "dense":
+            if self.scales or (self.kernel, self.dilation) != (1, 1):
+                raise ValueError("got scales, a kernel or a dilation for a dense machine: a convolution has these")
+        elif len(self.scales) != self.blocks + 1 or any(a > b for a, b in pairwise((0, *self.scales))):
+            raise ValueError(
+                f"got scales={self.scales} for {self.blocks} hidden blocks: give one for each and one for the output, "
+                "none smaller than the one before"
+            )
 
     @property
     def blocks(self) -> int:
@@ -75,38 +114,56 @@ class Point:
 
     @property
     def depth(self) -> int:
-        """Levels of the machine graph (``σ_0, w_1, σ_1, ...``): ``2k + 1``, the longest way from input to output having
-        ``k`` edges. Blocks on no such way do not count: it is the depth of the canonical form."""
-        edges = {0: 0}
+        """Levels of the machine graph (``σ_0, w_1, σ_1, ...``) on the longest way from input to output.
+
+        A way of ``k`` edges has ``2k + 1``, and one more for each time that it is pooled. Blocks on no such way do not
+        count: it is the depth of the canonical form.
+        """
+        scales = (0, *(self.scales or (0,) * (self.blocks + 1)))
+        depth = {0: 1}
         for block, heard in enumerate(self.shortcuts):
-            reached = [edges[source] for source in edges if heard[source]]
+            reached = [depth[source] + 2 + scales[block] - scales[source] for source in depth if heard[source]]
             if reached:
-                edges[block] = 1 + max(reached)
-        return 2 * edges.get(self.blocks + 1, 0) + 1
+                depth[block] = max(reached)
+        return depth.get(self.blocks + 1, 1)
 
-    def partition(self, n_inputs: int, n_outputs: int) -> Partition:
+    def partition(self, shape: Shape) -> Partition:
         """All blocks: the input, the hidden ones, the output."""
-        return Partition((n_inputs, *self.widths, n_outputs))
+        return Partition((self._first(shape), *self.widths, shape.outputs))
 
-    def parameters(self, n_inputs: int, n_outputs: int) -> int:
-        """Weights that the mask leaves, and a bias for each unit, of the input block too."""
-        partition = self.partition(n_inputs, n_outputs)
-        return weight_count(self.mask, partition) + partition.size
+    def parameters(self, shape: Shape) -> int:
+        """Weights that the mask leaves, and a bias for each unit or channel, of the input block too."""
+        return sum(self._weights(shape)) + self.partition(shape).size
 
-    def flops(self, n_inputs: int, n_outputs: int) -> int:
-        """Of one forward pass on one sample: 2 a weight, 1 a bias; activations are not counted."""
-        partition = self.partition(n_inputs, n_outputs)
-        return 2 * weight_count(self.mask, partition) + partition.size
+    def flops(self, shape: Shape) -> int:
+        """Of one forward pass on one sample: 2 a weight and position, 1 a bias; activations, pooling: not counted."""
+        scales = (0, *(self.scales or (0,) * (self.blocks + 1)))
+        axes = shape.size if self.kind == "convolution" else ()
+        per_position = (
+            2 * weights + width
+            for weights, width in zip(self._weights(shape), self.partition(shape).widths, strict=True)
+        )
+        positions = (math.prod(max(1, extent >> scale) for extent in axes) for scale in scales)
+        return sum(flops * count for flops, count in zip(per_position, positions, strict=True))
 
-    def describe(self, n_inputs: int, n_outputs: int) -> str:
-        """Widths, activations, and the number of shortcuts: the edges other than from a block to the next."""
-        widths = "-".join(str(width) for width in (n_inputs, *self.widths, n_outputs))
+    def describe(self, shape: Shape) -> str:
+        """Widths, activations, kernel, and the number of shortcuts: the edges other than from a block to the next.
+
+        An arrow stands before a block for each time that the grid is halved.
+        """
+        scales = (0, *(self.scales or (0,) * (self.blocks + 1)))
+        arrows = ["↓" * (b - a) or "-" for a, b in pairwise(scales)]
+        first, *widths = map(str, self.partition(shape).widths)
+        blocks = first + "".join(arrow + width for arrow, width in zip(arrows, widths, strict=True))
         names = self.activations[:1] if len(set(self.activations)) == 1 else self.activations
         if not names:
             names = ("linear",) if self.shortcuts[1][0] else ("constant",)
         edges = int((self.mask & ~np.eye(self.blocks + 2, k=-1, dtype=bool)).sum())
-        plural = f"{edges or 'no'} shortcut{'' if edges == 1 else 's'}"
-        return f"{widths} · {', '.join(names)} · {plural}"
+        parts = [blocks, ", ".join(names)]
+        if self.kind == "convolution":
+            apart = f", dilation {self.dilation}" if self.dilation > 1 else ""
+            parts.append("×".join([str(self.kernel)] * len(shape.size)) + apart)
+        return " · ".join([*parts, f"{edges or 'no'} shortcut{'' if edges == 1 else 's'}"])
 
     def to_dict(self) -> dict[str, Any]:
         """As lists and plain values that JSON can hold; ``Point.from_dict`` reads it back."""
@@ -115,6 +172,7 @@ class Point:
             "widths": list(self.widths),
             "activations": list(self.activations),
             "shortcuts": [[int(edge) for edge in row] for row in self.shortcuts],
+            "scales": list(self.scales),
         }
 
     @classmethod
@@ -125,22 +183,35 @@ class Point:
             raise ValueError(f"got a record with {', '.join(record) or 'nothing'}: a point has {', '.join(names)}")
         return cls(**record)
 
+    def _first(self, shape: Shape) -> int:
+        if self.kind == "dense":
+            return shape.inputs
+        if not shape.image:
+            raise ValueError(f"got a convolution for {shape.inputs} features on no grid: it needs an image or a series")
+        return shape.channels
+
+    def _weights(self, shape: Shape) -> list[int]:
+        """Number of weights into each block."""
+        widths = np.array(self.partition(shape).widths)
+        taps = self.kernel ** len(shape.size) if self.kind == "convolution" else 1
+        return (self.mask @ widths * widths * taps).tolist()  # type: ignore[no-any-return]
+
 
 @lru_cache(maxsize=1 << 16)
 def canonical(point: Point) -> Point:
     """The one point that stands for all points which are the same set of networks.
 
     Dropped: blocks that hear no input, directly or through others (a constant, which the biases of their readers hold
-    as well), and blocks that reach no output. Twins, blocks with the same sources, readers and activation (so with no
-    edge between them), become one block of their total width. What is left is put in an order that does not depend on
-    the order it came in. An output that hears nothing gives the constant network: no block and no shortcut.
+    as well), and blocks that reach no output. Twins, blocks with the same sources, readers, activation and scale (so
+    with no edge between them), become one block of their total width. What is left is put in an order that does not
+    depend on the order it came in. An output that hears nothing gives the constant network: no block and no shortcut.
 
     Examples
     --------
     Two halves of a block, and one more that nothing reads:
 
     >>> mask = [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0]]
-    >>> canonical(Point((8, 24, 16), ("relu", "relu", "tanh"), mask, 1e-3)).describe(64, 10)
+    >>> canonical(Point((8, 24, 16), ("relu", "relu", "tanh"), mask, 1e-3)).describe(Shape(64, 10))
     '64-32-10 · relu · no shortcuts'
     """
     output = point.blocks + 1
@@ -155,21 +226,22 @@ def canonical(point: Point) -> Point:
             live |= sources[block] & heard
     hidden = sorted(live - {0, output})
 
-    twins: dict[tuple[frozenset[int], frozenset[int], str], list[int]] = {}
+    scales = (0, *(point.scales or (0,) * output))
+    twins: dict[tuple[frozenset[int], frozenset[int], str, int], list[int]] = {}
     for block in hidden:
         readers = frozenset(reader for reader in live if block in sources[reader])
-        kind = (frozenset(sources[block] & (live | {0})), readers, point.activations[block - 1])
+        kind = (frozenset(sources[block] & (live | {0})), readers, point.activations[block - 1], scales[block])
         twins.setdefault(kind, []).append(block)
     kinds = list(twins)
     place = {block: i for i, blocks in enumerate(twins.values()) for block in blocks}
     widths = [sum(point.widths[block - 1] for block in blocks) for blocks in twins.values()]
 
-    # Level first: it grows along every edge, so that the order by colours is a topological one.
+    # Scale and level first: they grow along every edge, so that the order by colours is a topological one.
     level = {0: 0}
     for block in hidden:
         level[block] = 1 + max(level[source] for source in sources[block] if source in level)
     colours = [
-        (level[blocks[0]], kind[2], widths[i], 0 in kind[0], output in kind[1])
+        (kind[3], level[blocks[0]], kind[2], widths[i], 0 in kind[0], output in kind[1])
         for i, (kind, blocks) in enumerate(twins.items())
     ]
     hears = [{place[source] for source in kind[0] if source} for kind in kinds]
@@ -188,6 +260,8 @@ def canonical(point: Point) -> Point:
         widths=tuple(widths[group] for group in order),
         activations=tuple(kinds[group][2] for group in order),
         shortcuts=tuple(map(tuple, mask.tolist())),
+        scales=(*(kinds[group][3] for group in order), scales[-1]) if point.scales else (),
+        dilation=point.dilation if point.kernel > 1 else 1,
     )
 
 
@@ -195,7 +269,7 @@ def hyperparameters(point: Point) -> dict[str, Any]:
     """What a point says beside its architecture.
 
     >>> hyperparameters(Point((), (), ((False, False), (True, False)), 0.01))
-    {'learning_rate': 0.01}
+    {'learning_rate': 0.01, 'weight_decay': 0.3, 'batch_size': 64}
     """
     return {field.name: getattr(point, field.name) for field in fields(point) if field.name not in ARCHITECTURE}
 
@@ -211,7 +285,7 @@ def key(point: Point, *, seed: int, budget: int) -> str:
     --------
     >>> point = Point((16,), ("relu",), shortcut_mask(None, 3), learning_rate=1e-3)
     >>> key(point, seed=0, budget=30)[:16]
-    '716a7afd20519c61'
+    'dd65225bb69baace'
     """
     record = canonical(point).to_dict()
     content = {

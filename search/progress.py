@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.numbers import counted
+from search.one_of import OneOf
 from search.run import BEST, LEDGER, Facts, Row, Settings, resuming
 from search.space import Space
 
@@ -46,17 +47,14 @@ def labelled(lines: Iterable[tuple[str, RenderableType]]) -> Table:
 
 def heading(settings: Settings, facts: Facts, note: str = "") -> Table:
     """What the data are, what is searched, and for how long; and a note on that."""
-    space = settings.space
+    spaces = settings.space.spaces if isinstance(settings.space, OneOf) else (settings.space,)
     limits = [counted(settings.trials, "trial")] if settings.trials is not None else []
     limits += [f"{settings.seconds:g} s"] if settings.seconds is not None else []
     return labelled(
         [
             *zip(("data", *[""] * len(facts.lines)), facts.lines, strict=False),
-            (
-                "space",
-                f"{_hidden(space)} of {_either(space.widths)} units, {_either(space.activations)}, any shortcuts",
-            ),
-            ("", f"{facts.points:,} points, of which {facts.architectures:,} are different"),
+            *zip(("space", *[""] * len(spaces)), map(_said, spaces), strict=False),
+            ("", _counted(facts)),
             (
                 "search",
                 f"{settings.strategy}, {' or '.join(limits)}, {settings.population} candidates at a time, "
@@ -88,7 +86,7 @@ def ending(result: Result, width: int = WIDTH) -> RenderableType:
     if winner is None or winner.point is None:
         told = labelled([("trials", counts), ("best", "none: not one trial ended with a finite loss")])
         return Group(told, Text(f"\nnext: {resuming(folder)} --trials 50"))
-    words = winner.point.describe(result.facts.n_inputs, result.facts.n_outputs)
+    words = winner.point.describe(result.facts.shape)
     return Group(
         labelled([("trials", counts), ("winner", Text(words, style="bold"))]),
         Text(),
@@ -124,6 +122,7 @@ def leaderboard(rows: Sequence[Row], facts: Facts, width: int = WIDTH) -> Render
         "loss": "valid.\nloss",
         "score": f"valid.\n{score}",
         "test": f"test\n{score}",
+        "sd": "\n±",
         "depth": "\ndepth",
         "parameters": "para-\nmeters",
         "flops": "\nFLOPs",
@@ -135,7 +134,7 @@ def leaderboard(rows: Sequence[Row], facts: Facts, width: int = WIDTH) -> Render
         for name, title in columns.items()
     }
     sizes["blocks"] = min(sizes["blocks"], BLOCKS)
-    for name in ("seconds", "flops", "cuts", "depth", "loss", "parameters"):
+    for name in ("seconds", "flops", "cuts", "depth", "sd", "loss", "parameters"):
         if sum(sizes.values()) + len(sizes) - 1 > width:
             del sizes[name]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style=LABEL)
@@ -152,11 +151,15 @@ def leaderboard(rows: Sequence[Row], facts: Facts, width: int = WIDTH) -> Render
 
 def footnotes(rows: Sequence[Row]) -> Text:
     """What the rivals are."""
-    lines = ["test: held-out data, looked at for the winner and its rivals alone."]
+    lines = [
+        "test: held-out data, looked at for the winner and its rivals alone; trained on all the rest, mean ± standard "
+        "deviation over initial weights. ensemble: the five, or fewer, together."
+    ]
     if any(row.trial is None for row in rows):
         lines.append(
-            "random: the middle one, by validation loss, of 5 uniform draws from the space. plain MLP: blocks in a "
-            "row, as near as can be to the winner in number of parameters. Both trained by the same recipe, unhalved."
+            "random: the middle one, by validation loss, of 5 uniform draws from the space. plain: blocks in a row, as "
+            "near as can be to the winner in number of parameters. Both trained by the same recipe, unhalved. "
+            "scikit-learn: the best, on validation, of a linear model, trees and an SVM."
         )
     return Text("\n".join(lines), style="dim")
 
@@ -166,8 +169,9 @@ def _cells(row: Row) -> list[str]:
     blocks = "-".join(map(str, point.widths)) or "none" if point else ""
     cuts = sum(edge for o, heard in enumerate(point.shortcuts) for edge in heard[: max(0, o - 1)]) if point else ""
     return [
-        row.name.split(" (")[0], blocks, str(cuts), _number(row.loss), _number(row.score), _number(row.test_score),
-        str(row.depth), _short(row.parameters), _short(row.flops), f"{row.seconds:.1f}",
+        row.name.split(" (")[0], blocks, str(cuts), *map(_number, (row.loss, row.score, row.test_score)),
+        _number(row.test_sd).removeprefix("0"), *map(_short, (row.depth, row.parameters, row.flops)),
+        f"{row.seconds:.1f}",
     ]  # fmt: skip
 
 
@@ -200,7 +204,7 @@ def _share(event: Event) -> tuple[float, str]:
 def _best(event: Event, facts: Facts) -> Text:
     if event.best is None:
         return Text("none yet", style="dim")
-    words = event.best.canonical.describe(facts.n_inputs, facts.n_outputs)
+    words = event.best.canonical.describe(facts.shape)
     score = f"{facts.score} {event.best.score:.4f}"
     return Text.assemble((score, "bold green"), f" · loss {event.best.loss:.4f} · trial {event.best.number}\n", words)
 
@@ -211,6 +215,26 @@ def _print_generation(console: Console, event: Event, facts: Facts) -> None:
         console.print(f"{event.done} trials, {event.elapsed:.1f} s, best so far: {best}", soft_wrap=True)
     elif event.stage == "rivals":
         console.print("training the winner's rivals")
+
+
+def _said(space: Space) -> str:
+    """
+    >>> _said(Space(activations=("relu",)))
+    'up to 4 hidden blocks of 16, 32 or 64 units, relu, any shortcuts'
+    """
+    unit, kernel = "units", ""
+    if space.kind == "convolution":
+        unit, kernel = "channels", f"kernels of {_either(space.kernels)}, "
+        kernel += f"pooled up to {counted(space.heads[-1], 'time')}, " if space.heads[-1] else ""
+    shortcuts = {"free": "any shortcuts", "all": "all shortcuts", "sequential": "no shortcuts"}[space.shortcuts]
+    if space.max_span:
+        shortcuts = f"shortcuts over up to {counted(space.max_span, 'block')}"
+    return f"{_hidden(space)} of {_either(space.widths)} {unit}, {_either(space.activations)}, {kernel}{shortcuts}"
+
+
+def _counted(facts: Facts) -> str:
+    different = f", of which {facts.architectures:,} are different" if facts.architectures is not None else ""
+    return f"{facts.points:,} points{different}"
 
 
 def _hidden(space: Space) -> str:

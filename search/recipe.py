@@ -2,23 +2,24 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import cos, log2, pi
+from math import cos, pi
 
 
 @dataclass(frozen=True)
 class Recipe:
     """AdamW on a one-cycle schedule, with label smoothing, early stopping and successive halving.
 
+    Learning rate, weight decay and batch size vary, so that they belong to the point.
+
     Parameters
     ----------
     epochs : length of the schedule; a candidate that nothing stops trains so long.
-    batch_size : samples a step; a last, smaller batch is dropped.
     batches : steps an epoch at most; where the training part holds more, each epoch draws its own anew.
-    weight_decay : decoupled, times the learning rate, on weights and biases alike.
     label_smoothing : of the cross-entropy that is trained on; the validation loss is plain.
     warm_up : fraction of the schedule in which the learning rate grows from 1/25 of its peak.
     patience : epochs without a lower validation loss after which a candidate stops; ``None``: never.
-    rungs : epochs after which only the best ``1/reduction`` of a population, by validation loss, go on.
+    rungs : epochs after which only the best ``1/reduction`` of each kind of machine in a population, by validation
+        loss, go on.
     reduction : of successive halving, at least 1.
 
     Raises
@@ -27,9 +28,7 @@ class Recipe:
     """
 
     epochs: int = 60
-    batch_size: int = 64
     batches: int = 100
-    weight_decay: float = 0.3
     label_smoothing: float = 0.05
     warm_up: float = 0.3
     patience: int | None = 20
@@ -38,8 +37,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rungs", tuple(self.rungs))
-        least = dict.fromkeys(("epochs", "batch_size", "batches", "reduction", "patience"), 1)
-        for name, bound in (*least.items(), ("weight_decay", 0), ("label_smoothing", 0)):
+        least = dict.fromkeys(("epochs", "batches", "reduction", "patience"), 1)
+        for name, bound in (*least.items(), ("label_smoothing", 0)):
             value = getattr(self, name)
             if value is not None and not value >= bound:
                 raise ValueError(f"got {name}={value!r}: it must be at least {bound}")
@@ -52,13 +51,13 @@ class Recipe:
                 f"got rungs={self.rungs!r}: they must increase, between 1 and epochs - 1 = {self.epochs - 1}"
             )
 
-    def steps(self, n_samples: int) -> int:
-        """Number of steps in an epoch over so many samples.
+    def steps(self, n_samples: int, batch_size: int) -> int:
+        """Number of steps in an epoch over so many samples; a last, smaller batch is dropped.
 
-        >>> [Recipe(batch_size=64, batches=100).steps(n) for n in (10, 1150, 1_000_000)]
+        >>> [Recipe(batches=100).steps(n, batch_size=64) for n in (10, 1150, 1_000_000)]
         [1, 17, 100]
         """
-        return min(n_samples // min(self.batch_size, n_samples), self.batches)
+        return min(n_samples // min(batch_size, n_samples), self.batches)
 
     @property
     def mean_epochs(self) -> float:
@@ -80,25 +79,6 @@ class Recipe:
         if progress < self.warm_up:
             return 0.04 + 0.96 * (1 - cos(pi * progress / self.warm_up)) / 2
         return (1 + cos(pi * (progress - self.warm_up) / (1 - self.warm_up))) / 2
-
-
-def default_recipe(n_samples: int) -> Recipe:
-    """The recipe for so many training samples.
-
-    Weight decay is a prior, whose share falls as data come in. A schedule wants about a thousand steps; from some
-    thousand samples on it has them in fewer epochs and larger batches. By ``experiments.recipe``, on digits (1,150
-    samples) a decay up to 0.3 is as good as any and 1 is worse; on breast_cancer (364) and diabetes (283), 0.1 to 3 are
-    within noise of each other, and batches of 128 are worse on the former.
-
-    Examples
-    --------
-    >>> [(r.epochs, r.batch_size, r.weight_decay, r.rungs) for r in map(default_recipe, (300, 1150, 100_000))]
-    [(60, 64, 1.0, (12, 24)), (60, 64, 0.261, (12, 24)), (12, 1024, 0.03, (2, 5))]
-    """
-    batch_size = min(max(64, 2 ** round(log2(n_samples / 18))), 1024)
-    epochs = min(1200 * batch_size // min(n_samples, 100 * batch_size), 60)  # an epoch has at most 100 batches
-    weight_decay = round(min(max(0.03, 300 / n_samples), 3.0), 3)
-    return Recipe(epochs, batch_size, weight_decay=weight_decay, rungs=rungs_of(epochs))
 
 
 def rungs_of(epochs: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
 
+from search.one_of import AnySpace, OneOf
 from search.point import Point
 from search.recipe import Recipe
 from search.space import Space
@@ -24,6 +25,10 @@ class Settings:
         seconds of searching, whichever comes first; ``None``: no such limit, but one must be given.
     population : trials that are proposed and trained together.
     space, recipe : what is searched, and how a candidate is trained.
+    folds : parts that training and validation rows together are cut in, each in turn for validation; 1: the data's own
+        validation part alone.
+    finalists, seeds : how many of the best are trained again, and with how many initial weights each; the winner is the
+        best on average.
     threads : of torch; results are the same only for the same number.
 
     Raises
@@ -39,15 +44,18 @@ class Settings:
     trials: int | None
     seconds: float | None
     population: int
-    space: Space
+    space: AnySpace
     recipe: Recipe
+    folds: int = 1
+    finalists: int = 5
+    seeds: int = 5
     threads: int = 1
 
     def __post_init__(self) -> None:
         if self.trials is None and self.seconds is None:
             raise ValueError("got neither trials nor seconds: give at least one, or the search would not end")
-        for name, value in (("trials", self.trials), ("population", self.population), ("threads", self.threads)):
-            if value is not None and value < 1:
+        for name in ("trials", "population", "threads", "folds", "finalists", "seeds"):
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"got {name}={value}: it must be at least 1")
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise ValueError(f"got seconds={self.seconds}: the time must be positive and finite")
@@ -62,7 +70,7 @@ class Settings:
     def from_dict(cls, record: Mapping[str, Any]) -> "Settings":
         """The settings that ``to_dict`` wrote; ValueError: a name that settings do not have."""
         record = known(cls, record)
-        parts = {"space": Space(**known(Space, record["space"])), "recipe": Recipe(**known(Recipe, record["recipe"]))}
+        parts = {"space": _space(record["space"]), "recipe": Recipe(**known(Recipe, record["recipe"]))}
         return cls(**{**record, **parts})
 
 
@@ -120,30 +128,34 @@ class Record:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the leaderboard: one of the best architectures found, or a rival of the winner.
+    """A line of the leaderboard: one of the best architectures found, the winner's ensemble, or a rival of the winner.
 
     Parameters
     ----------
-    name : ``"winner"``, ``"second"`` ... ``"fifth"``, or the rival's.
+    name : ``"winner"``, ``"second"`` ... ``"fifth"``, ``"ensemble"``, or the rival's.
     trial : its number; ``None`` for a rival.
-    point : canonical; ``None`` where the row stands for several.
-    loss, score : on the validation part.
-    test_loss, test_score : on the held-out part; ``None`` where it was not looked at.
-    depth, parameters, flops : of the machine; FLOPs of one forward pass on one sample.
-    seconds : of training.
+    point : canonical; ``None`` for what is no machine of the space.
+    loss, score : on the validation part: means over the initial weights; ``None`` for an ensemble.
+    loss_sd, test_sd : standard deviations of the loss and of the test score over the initial weights; ``None`` of one.
+    test_loss, test_score : on the held-out part, of machines trained on all of the rest: means over the initial
+        weights; ``None`` where it was not looked at.
+    depth, parameters, flops : of the machine; FLOPs of one forward pass on one sample. 0 for what is no machine.
+    seconds : of training, on validation.
     """
 
     name: str
     trial: int | None
     point: Point | None
-    loss: float
-    score: float
+    loss: float | None
+    score: float | None
     test_loss: float | None
     test_score: float | None
     depth: int
     parameters: int
     flops: int
     seconds: float
+    loss_sd: float | None = None
+    test_sd: float | None = None
 
 
 def known(cls: type[Any], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,6 +171,12 @@ def known(cls: type[Any], record: Mapping[str, Any]) -> dict[str, Any]:
             near = get_close_matches(name, names, n=1, cutoff=0)[0]
             raise ValueError(f"got {name!r} in the {cls.__name__.lower()}, did you mean {near!r}?")
     return dict(record)
+
+
+def _space(record: Mapping[str, Any]) -> AnySpace:
+    if "spaces" in record:
+        return OneOf(tuple(Space(**known(Space, one)) for one in known(OneOf, record)["spaces"]))
+    return Space(**known(Space, record))
 
 
 def _finite(value: float) -> float | None:

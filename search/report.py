@@ -113,7 +113,12 @@ def render(
     template: Template = environment.get_template("report.html.jinja")
     architecture, widths = machine.architecture, machine.partition.widths
     activations = [activation.name for activation in machine.activation]
-    best = min((record for record in records if record.is_valid), key=lambda r: (r.loss, r.number), default=None)
+    winner = next((row.trial for row in rows if row.trial is not None), None)
+    best = min(
+        (record for record in records if record.is_valid),
+        key=lambda r: (r.number != winner, r.loss, r.number),
+        default=None,
+    )
     last = _last_writers(architecture)
     counts = Counter(record.status for record in records)
     history = _history(records, rival(rows))
@@ -127,7 +132,7 @@ def render(
         headline=wording.headline(facts, rows),
         cards=wording.cards(facts, rows, best),
         sentence=wording.counts(settings, facts, records),
-        winner={"says": wording.network(machine, best)},
+        winner={"says": wording.network(machine, facts, best)},
         blocks=blocks,
         machines={form: machine_diagram(architecture.graph, down=form == "tall") for form in FORMS},
         machine_count=len(architecture.machines),
@@ -137,7 +142,7 @@ def render(
         colour=level_colour,
         leaderboard=[_line(facts, row) for row in rows],
         history=history,
-        curves=_curves(facts, records),
+        curves=_curves(facts, records, best),
         statuses=[(status, grouped(counts[status])) for status in STATUSES],
         columns=[(name, {"score": facts.score.capitalize()}.get(name, title), right) for name, title, right in COLUMNS],
         commands=wording.commands(settings, folder),
@@ -186,13 +191,12 @@ def _glyph(widths: Sequence[int], point: Point) -> tuple[list[int], list[tuple[i
 
 
 def _line(facts: Facts, row: Row) -> dict[str, Any]:
-    sizes = facts.n_inputs, facts.n_outputs
     return {
         "name": row.name,
         "trial": row.trial,
         "kind": "winner" if row.name == "winner" else "rival" if row.trial is None else "",
-        "glyph": _glyph(row.point.partition(*sizes).widths, row.point) if row.point else None,
-        "network": row.point.describe(*sizes) if row.point else "–",
+        "glyph": _glyph(row.point.partition(facts.shape).widths, row.point) if row.point else None,
+        "network": row.point.describe(facts.shape) if row.point else "–",
         "numbers": [
             score_text(facts, row.score),
             score_text(facts, row.test_score),
@@ -227,7 +231,7 @@ def _ticks(scale: Scale) -> list[tuple[float, str]]:
 
 def _history(records: Sequence[Record], random: Row | None) -> _History:
     x = count_scale(0, max((record.number for record in records), default=0))
-    known = [random.loss] if random else []
+    known = [random.loss] if random and random.loss is not None else []
     y = loss_scale([record.loss for record in records if record.is_valid] + known)
     steps: list[tuple[float, float]] = []
     best = math.inf
@@ -237,7 +241,7 @@ def _history(records: Sequence[Record], random: Row | None) -> _History:
             best, improved = record.loss, record.number
             steps.append((x(record.number), y(best)))
     says = f"The best loss, {loss_text(best)}, was found in trial {improved} of {grouped(len(records))}."
-    if random:
+    if random and random.loss is not None:
         says += f" Dashed: {random.name}, {loss_text(random.loss)}."
     groups = [
         (status, dots((x(record.number), y(_shown(record))) for record in records if record.status == status))
@@ -250,7 +254,7 @@ def _history(records: Sequence[Record], random: Row | None) -> _History:
         y_ticks=_ticks(y),
         dots=groups,
         best=stairs([*steps, (1000.0, steps[-1][1])]) if steps else "",
-        rival=y(random.loss) if random else None,
+        rival=y(random.loss) if random and random.loss is not None else None,
         rival_name=random.name if random else "",
         says=says if steps else "No trial has ended well yet.",
     )
@@ -260,31 +264,31 @@ def _shown(record: Record) -> float:
     return record.loss if record.is_valid else math.inf
 
 
-def _curves(facts: Facts, records: Sequence[Record]) -> dict[str, Any]:
+def _curves(facts: Facts, records: Sequence[Record], winner: Record | None) -> dict[str, Any]:
     trained = [record for record in records if record.is_valid and record.curve]
-    best = sorted(trained, key=lambda record: (record.loss, record.number))[:CURVES]
+    best = sorted(trained, key=lambda record: (record is not winner, record.loss, record.number))[:CURVES]
     x = count_scale(1, max((len(record.curve) for record in best), default=1))
     y = loss_scale((loss for record in best for loss in record.curve), share=1.0)
     lines = []
     for i, record in enumerate(best):
         path = polyline((x(epoch), y(loss)) for epoch, loss in enumerate(record.curve, 1))
-        network = record.canonical.describe(facts.n_inputs, facts.n_outputs)
+        network = record.canonical.describe(facts.shape)
         label = f"Trial {record.number}{' (winner)' * (i == 0)}: {loss_text(record.loss)} · {network}"
         lines.append({"trial": record.number, "path": path, "label": label})
     return {"lines": lines, "x_ticks": _ticks(x), "y_ticks": _ticks(y)}
 
 
 def _trial(facts: Facts, record: Record, history: _History) -> list[Any]:
-    sizes, point = (facts.n_inputs, facts.n_outputs), record.canonical
-    widths, edges = _glyph(point.partition(*sizes).widths, point)
+    point = record.canonical
+    widths, edges = _glyph(point.partition(facts.shape).widths, point)
     values = {
         "number": record.number,
-        "network": point.describe(*sizes),
+        "network": point.describe(facts.shape),
         "status": STATUSES.index(record.status),
         "score": _finite(record.score),
         "loss": _finite(record.loss),
         "depth": point.depth,
-        "parameters": point.parameters(*sizes),
+        "parameters": point.parameters(facts.shape),
         "epochs": record.epochs,
         "learning_rate": point.learning_rate,
         "seconds": _finite(record.seconds),

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from search.facts import Facts as Facts
-from search.point import Point
+from search.point import Point, hyperparameters
 from search.record import Record as Record
 from search.record import Row as Row
 from search.record import Settings as Settings
 from search.record import known
+from search.shape import Shape
 
+FIGURES = ("loss", "score", "test_loss", "test_score", "loss_sd", "test_sd")  # of a row that may have none of it
 RUN, STUDY, LEDGER, BEST, LEADERBOARD = "run.json", "study.db", "ledger.csv", "best.machgraph", "leaderboard.csv"
 
 
@@ -66,7 +68,8 @@ def read_facts(folder: str | os.PathLike[str]) -> Facts:
     """What the run in a folder knows of its data; raises what ``read_settings`` raises."""
     with _run_file(folder) as content:
         record = known(Facts, content["facts"])
-        return Facts(**{**record, "classes": tuple(record["classes"]), "lines": tuple(record["lines"])})
+        shape = Shape(**known(Shape, record["shape"]))
+        return Facts(**{**record, "shape": shape, "classes": tuple(record["classes"]), "lines": tuple(record["lines"])})
 
 
 def write_run(folder: str | os.PathLike[str], settings: Settings, facts: Facts) -> None:
@@ -93,17 +96,20 @@ def read_records(folder: str | os.PathLike[str]) -> list[Record]:
 
 def write_ledger(folder: str | os.PathLike[str], records: Iterable[Record], facts: Facts) -> None:
     """Write ``ledger.csv``: a line for every trial, with the architecture in its canonical form."""
-    sizes = facts.n_inputs, facts.n_outputs
     lines = [
         {
             **{name: getattr(record, name) for name in ("number", "status", "duplicate_of", "epochs", "loss", "score")},
             "depth": point.depth,
-            "parameters": point.parameters(*sizes),
-            "flops": point.flops(*sizes),
+            "parameters": point.parameters(facts.shape),
+            "flops": point.flops(facts.shape),
+            "kind": point.kind,
             "widths": "-".join(map(str, point.widths)),
             "activations": " ".join(point.activations),
             "edges": " ".join(f"{i}>{o}" for o, row in enumerate(point.shortcuts) for i in range(o) if row[i]),
-            "learning_rate": point.learning_rate,
+            "scales": "-".join(map(str, point.scales)),
+            "kernel": point.kernel,
+            "dilation": point.dilation,
+            **hyperparameters(point),
             "seconds": round(record.seconds, 3),
             "key": record.key,
         }
@@ -118,7 +124,7 @@ def write_leaderboard(folder: str | os.PathLike[str], rows: Sequence[Row], facts
     lines = [
         {
             **{f.name: getattr(row, f.name) for f in fields(row)},
-            "architecture": row.point.describe(facts.n_inputs, facts.n_outputs) if row.point else "",
+            "architecture": row.point.describe(facts.shape) if row.point else "",
             "point": json.dumps(row.point.to_dict()) if row.point else "",
         }
         for row in rows
@@ -137,14 +143,11 @@ def read_leaderboard(folder: str | os.PathLike[str]) -> list[Row]:
                 name=line["name"],
                 trial=int(line["trial"]) if line["trial"] else None,
                 point=Point.from_dict(json.loads(line["point"])) if line["point"] else None,
-                loss=float(line["loss"]),
-                score=float(line["score"]),
-                test_loss=float(line["test_loss"]) if line["test_loss"] else None,
-                test_score=float(line["test_score"]) if line["test_score"] else None,
                 depth=int(line["depth"]),
                 parameters=int(line["parameters"]),
                 flops=int(line["flops"]),
                 seconds=float(line["seconds"]),
+                **{name: float(line[name]) if line[name] else None for name in FIGURES},
             )
             for line in csv.DictReader(file)
         ]

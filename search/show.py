@@ -66,9 +66,13 @@ def describe(machine: "ParametricMachine") -> list[tuple[str, str]]:
     blocks = "-".join(map(str, machine.partition.widths))
     edges = _shortcuts(machine.shortcuts)
     sizes = [len(components) for components in architecture.cofiltration]
-    size = f"{machine.parameter_count():,} parameters, {machine.flops():,} FLOPs a sample"
+    size = f"{machine.parameter_count():,} parameters"
+    if not machine.is_scaled:  # else it depends on the size of the input
+        size += f", {machine.flops():,} FLOPs a sample{' and position' * (machine.dimensions > 0)}"
+    scales = [("scales", ", ".join(map(str, machine.scales)))] if machine.is_scaled else []
     return [
-        ("machine", f"blocks {blocks}, {size}{' and position' * (machine.dimensions > 0)}"),
+        ("machine", f"blocks {blocks}, {size}"),
+        *scales,
         ("σ", ", ".join(activation.name for activation in machine.activation)),
         ("shortcuts", ", ".join(edges) or "none"),
         ("order", " ".join(architecture.order)),
@@ -128,16 +132,18 @@ def answer(place: str | os.PathLike[str], table: str | os.PathLike[str], out: Te
     import torch
 
     from search.encoder import Encoder
+    from search.machine import answers
+    from search.shape import Shape
 
     path = machine_file(place)
     machine, metadata = load(path), load_metadata(path)
     if "encoder" not in metadata:
         raise ValueError(f"{path} was saved without an encoder: predict needs a machine that a search found")
     encoder = Encoder.from_json(metadata["encoder"])
-    x = torch.from_numpy(encoder.encode(table))
+    x, shape = torch.from_numpy(encoder.encode(table)), Shape(**metadata["shape"])
     with torch.no_grad():
-        answers = encoder.decode(machine.output(machine(x)).numpy())
+        said = encoder.decode(metadata["sharpness"] * answers(machine, x, shape).numpy())
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([encoder.target, *(f"p({label})" for label in encoder.classes)])
-    probabilities: Any = [()] * len(x) if answers.probabilities is None else answers.probabilities.tolist()
-    writer.writerows([value, *row] for value, row in zip(answers.values.tolist(), probabilities, strict=True))
+    probabilities: Any = [()] * len(x) if said.probabilities is None else said.probabilities.tolist()
+    writer.writerows([value, *row] for value, row in zip(said.values.tolist(), probabilities, strict=True))

@@ -5,23 +5,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 
 from machgraph.partition import Partition
 from search.count import class_count
-from search.point import Point as Point
+from search.point import KINDS as KINDS
+from search.point import Kind, Point
 from search.point import canonical as canonical
 from search.point import hyperparameters as hyperparameters
 from search.point import key as key
 
 Choice = bool | int | float | str
 Code = dict[str, Choice]
+Shortcuts = Literal["free", "all", "sequential"]
+
+DRAWS = 100  # until one is no constant
+COUNTED_BLOCKS = 4  # hidden blocks up to which classes are counted; each further one takes 40 times as long
 
 
 @dataclass(frozen=True)
 class Space:
-    """All points with so many hidden blocks, of these widths and activations, with any shortcuts.
+    """All points of one kind with so many hidden blocks, of these widths and activations, with any shortcuts.
 
     A point has from ``min_blocks`` to ``max_blocks`` hidden blocks; each has one of the widths and one of the
     activations; each pair ``block_in < block_out`` of blocks, input and output among them, has a shortcut or not. No
@@ -31,9 +37,17 @@ class Space:
     Parameters
     ----------
     max_blocks : most hidden blocks.
-    widths, learning_rates : increasing, finite in number, so that the space can be counted.
+    widths, learning_rates, weight_decays, batch_sizes, kernels, dilations, heads : increasing, finite in number, so
+        that the space can be counted.
     activations : names, none twice.
     min_blocks : fewest hidden blocks, as the point is written: its canonical form may have fewer.
+    shortcuts : ``free``; or the same for all points: ``all``, or ``sequential``, from each block to the next alone.
+    max_span : of free shortcuts: how many blocks on, at most, a block is heard; ``None``: any number.
+    kind : of machine.
+    kernels, dilations : of a convolution.
+    max_scale : of a convolution: how often the grid may be halved before its last hidden block. Each block has a scale
+        from 0 to this, none a smaller one than the block before.
+    heads : of a convolution: scales of the output, at least ``max_scale``; its mean over positions is the answer.
 
     Raises
     ------
@@ -50,11 +64,20 @@ class Space:
     widths: tuple[int, ...] = (16, 32, 64)
     activations: tuple[str, ...] = ("relu", "tanh", "gelu")
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
+    weight_decays: tuple[float, ...] = (0.3,)
+    batch_sizes: tuple[int, ...] = (64,)
     min_blocks: int = 0
+    shortcuts: Shortcuts = "free"
+    max_span: int | None = None
+    kind: Kind = "dense"
+    kernels: tuple[int, ...] = (1,)
+    dilations: tuple[int, ...] = (1,)
+    max_scale: int = 0
+    heads: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         """Check, and turn lists into tuples."""
-        for name in ("max_blocks", "min_blocks"):
+        for name in ("max_blocks", "min_blocks", "max_scale"):
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < 0:
                 raise ValueError(f"got {name}={number!r}: it must be a whole number, 0 or more")
@@ -62,19 +85,42 @@ class Space:
             raise ValueError(
                 f"got min_blocks={self.min_blocks}, max_blocks={self.max_blocks}: the first must not be the larger"
             )
-        for name in ("widths", "activations", "learning_rates"):
+        numbers = ("widths", "learning_rates", "weight_decays", "batch_sizes", "kernels", "dilations", "heads")
+        for name in (*numbers, "activations"):
             choices = getattr(self, name)
             if isinstance(choices, str) or not (choices := tuple(choices)):
                 raise ValueError(f"got {name}={choices!r}: give a tuple with at least one choice")
             object.__setattr__(self, name, choices)
         Partition(self.widths)  # whole and positive
-        for name, choices in (("widths", self.widths), ("learning_rates", self.learning_rates)):
+        for name in numbers:
+            choices = getattr(self, name)
             if any(a >= b for a, b in pairwise(choices)):
                 raise ValueError(f"got {name}={choices!r}: give them in increasing order, none twice")
+        for name in ("batch_sizes", "kernels", "dilations"):
+            if getattr(self, name)[0] < 1:
+                raise ValueError(f"got {name}={getattr(self, name)!r}: each must be at least 1")
         if not all(0 < rate < math.inf for rate in self.learning_rates):
             raise ValueError(f"got learning_rates={self.learning_rates!r}: each must be positive and finite")
+        if not all(0 <= decay < math.inf for decay in self.weight_decays):
+            raise ValueError(f"got weight_decays={self.weight_decays!r}: each must be 0 or more, and finite")
         if len(set(self.activations)) < len(self.activations):
             raise ValueError(f"got activations={self.activations!r}: give each name once")
+        if self.shortcuts not in ("free", "all", "sequential"):
+            raise ValueError(f"got shortcuts={self.shortcuts!r}: give free, all or sequential")
+        if self.max_span is not None and (self.max_span < 1 or self.shortcuts != "free"):
+            raise ValueError(f"got max_span={self.max_span!r}: it is at least 1, and of free shortcuts alone")
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"got kind={self.kind!r}: it is one of {', '.join(KINDS)}")
+        of_convolutions = (self.kernels, self.dilations, self.max_scale, self.heads)
+        if self.kind == "dense" and of_convolutions != ((1,), (1,), 0, (0,)):
+            raise ValueError("got kernels, dilations, scales or heads for dense machines: convolutions have these")
+        if self.heads[0] < self.max_scale:
+            raise ValueError(
+                f"got heads={self.heads} below max_scale={self.max_scale}: no output is finer than what it hears"
+            )
 
     @cached_property
     def parameters(self) -> Mapping[str, tuple[Choice, ...]]:
@@ -83,15 +129,23 @@ class Space:
         Hidden block ``i`` is ``i`` and the output ``max_blocks + 1``, however many hidden blocks are in use.
 
         >>> list(Space(max_blocks=1).parameters)  # doctest: +NORMALIZE_WHITESPACE
-        ['blocks', 'width_1', 'activation_1', 'shortcut_1_0', 'shortcut_2_0', 'shortcut_2_1', 'learning_rate']
+        ['blocks', 'width_1', 'activation_1', 'shortcut_1_0', 'shortcut_2_0', 'shortcut_2_1', 'learning_rate',
+         'weight_decay', 'batch_size']
         """
         hidden = range(1, self.max_blocks + 1)
+        convolution: dict[str, tuple[Choice, ...]] = {}
+        if self.kind == "convolution":
+            convolution = {f"scale_{i}": tuple(range(self.max_scale + 1)) for i in hidden}
+            convolution |= {"head": self.heads, "kernel": self.kernels, "dilation": self.dilations}
         return {
             "blocks": tuple(range(self.min_blocks, self.max_blocks + 1)),
             **{f"width_{i}": self.widths for i in hidden},
             **{f"activation_{i}": self.activations for i in hidden},
-            **{f"shortcut_{i}_{j}": (False, True) for i in range(1, self.max_blocks + 2) for j in range(i)},
+            **(dict.fromkeys(self._pairs, (False, True)) if self.shortcuts == "free" else {}),
+            **convolution,
             "learning_rate": self.learning_rates,
+            "weight_decay": self.weight_decays,
+            "batch_size": self.batch_sizes,
         }
 
     def encode(self, point: Point) -> Code:
@@ -101,23 +155,28 @@ class Space:
         ------
         ValueError : the point is not in the space.
         """
+        if point.kind != self.kind:
+            raise ValueError(f"got a point of kind {point.kind!r}, which is not in the space: it has {self.kind!r}")
         code: Code = {name: choices[0] for name, choices in self.parameters.items()}
-        code["blocks"] = point.blocks
-        code["learning_rate"] = point.learning_rate
+        code |= {"blocks": point.blocks, **hyperparameters(point)}
         for i, (width, activation) in enumerate(zip(point.widths, point.activations, strict=True), start=1):
             code[f"width_{i}"], code[f"activation_{i}"] = width, activation
-        names = self._names(point.blocks)
-        for i in range(1, point.blocks + 2):
-            for j in range(i):
-                code[f"shortcut_{names[i]}_{j}"] = point.shortcuts[i][j]
+        if self.kind == "convolution":
+            *scales, head = point.scales
+            code |= {f"scale_{i}": scale for i, scale in enumerate(scales, start=1)}
+            code |= {"head": head, "kernel": point.kernel, "dilation": point.dilation}
+        if self.shortcuts == "free":
+            code |= {name: point.shortcuts[i][j] for name, (i, j) in self._edges(point.blocks).items()}
         for name, value in code.items():
             if value not in self.parameters.get(name, ()):
                 choices = self.parameters.get(name, "nothing of that name")
                 raise ValueError(f"got a point with {name}={value!r}, which is not in the space: it has {choices}")
+        if self.decode(code) != point:
+            raise ValueError("got a point with shortcuts or scales that are not in the space")
         return code
 
     def decode(self, code: Mapping[str, Choice]) -> Point:
-        """The point of a code; what belongs to unused blocks is ignored.
+        """The point of a code; what belongs to unused blocks is ignored, and no scale is below the one before.
 
         Raises
         ------
@@ -127,80 +186,96 @@ class Space:
         if missing:
             raise ValueError(f"got a code without {', '.join(missing)}: give every name of Space.parameters")
         blocks = int(code["blocks"])
-        names = self._names(blocks)
+        hidden = range(1, blocks + 1)
+        mask = np.zeros((blocks + 2, blocks + 2), dtype=bool)
+        for name, edge in self._edges(blocks).items():
+            mask[edge] = code[name] if self.shortcuts == "free" else self.is_fixed(*edge)
+        convolution: dict[str, Any] = {}
+        if self.kind == "convolution":
+            scales = np.maximum.accumulate([0, *(int(code[f"scale_{i}"]) for i in hidden)])[1:].tolist()
+            convolution = {"scales": (*scales, int(code["head"]))}
+            convolution |= {name: int(code[name]) for name in ("kernel", "dilation")}
         return Point(
-            tuple(int(code[f"width_{i}"]) for i in range(1, blocks + 1)),
-            tuple(str(code[f"activation_{i}"]) for i in range(1, blocks + 1)),
-            tuple(
-                tuple(j < i and bool(code[f"shortcut_{names[i]}_{j}"]) for j in range(blocks + 2))
-                for i in range(blocks + 2)
-            ),
+            tuple(int(code[f"width_{i}"]) for i in hidden),
+            tuple(str(code[f"activation_{i}"]) for i in hidden),
+            tuple(map(tuple, mask.tolist())),
             learning_rate=float(code["learning_rate"]),
+            weight_decay=float(code["weight_decay"]),
+            batch_size=int(code["batch_size"]),
+            kind=self.kind,
+            **convolution,
         )
 
     def count(self) -> int:
-        """Number of points: ``Σ_n (widths · activations)^n · 2^((n+1)(n+2)/2)`` times the learning rates, exactly."""
+        """Number of points, exactly: for each number of hidden blocks and all choices."""
         return sum(self._counts())
 
-    def count_classes(self) -> int:
-        """Number of different ``canonical(point)`` over all points, exactly; 0.1 s at 4 blocks, minutes from 6 on.
+    def count_classes(self) -> int | None:
+        """Number of different ``canonical(point)`` over all points, exactly; ``None`` where it is not known.
 
-        It does not depend on ``min_blocks``: a smaller network can be written with more blocks that nothing reads.
+        It is known of dense machines with free shortcuts up to 4 hidden blocks. It does not depend on ``min_blocks``: a
+        smaller network can be written with more blocks that nothing reads.
         """
-        return class_count(self.max_blocks, self.widths, len(self.activations)) * len(self.learning_rates)
+        if self.kind != "dense" or self.shortcuts != "free" or self.max_span or self.max_blocks > COUNTED_BLOCKS:
+            return None
+        return class_count(self.max_blocks, self.widths, len(self.activations)) * self._trainings
 
     def sample(self, rng: np.random.Generator) -> Point:
-        """A point drawn uniformly: each of the ``count()`` points with the same probability.
+        """A point drawn uniformly: each with the same probability, but that the constant is drawn of need alone.
 
-        So nearly all draws have ``max_blocks`` hidden blocks, as nearly all points have, and half of the shortcuts. It
-        is uniform over points, not over classes: a network that can be written in many ways is drawn more often, and as
-        blocks without a way from input to output are common, the canonical forms drawn have 0 to 4 hidden blocks about
-        evenly (22, 23, 25, 20 and 10 % in the default space).
+        A constant is a point whose output does not hear the input, directly or through others. Nearly all draws have
+        ``max_blocks`` hidden blocks, as nearly all points have, and half of the shortcuts. It is uniform over points,
+        not over classes: a network that can be written in many ways is drawn more often, and as blocks without a way
+        from input to output are common, the canonical forms drawn have fewer hidden blocks.
         """
         counts = self._counts()
-        place = int(rng.choice(len(counts), p=[count / sum(counts) for count in counts]))
-        drawn = self.draw(rng)
-        return self.decode({**drawn, "blocks": self.min_blocks + place})
+        shares = [count / sum(counts) for count in counts]
+        for _ in range(DRAWS):
+            code = {**self.draw(rng), "blocks": (blocks := self.min_blocks + int(rng.choice(len(counts), p=shares)))}
+            if self.kind == "convolution":  # one of the rising sequences of scales
+                places = np.sort(rng.choice(blocks + self.max_scale, size=blocks, replace=False))
+                code |= {f"scale_{i}": int(place) for i, place in enumerate(places - np.arange(blocks), start=1)}
+            if (point := self.decode(code)).depth > 1:
+                break
+        return point
 
     def draw(self, rng: np.random.Generator) -> Code:
         """A code with each parameter drawn uniformly from its choices, the number of blocks too."""
         return {name: choices[int(rng.integers(len(choices)))] for name, choices in self.parameters.items()}
 
+    def pairs(self, blocks: int) -> list[tuple[int, int]]:
+        """The pairs ``(block_out, block_in)`` that may have a shortcut, in a point of so many hidden blocks."""
+        return list(self._edges(blocks).values())
+
+    def is_fixed(self, block_out: int, block_in: int) -> bool:
+        """Whether every point has this shortcut, where they are not free."""
+        return self.shortcuts == "all" or (self.shortcuts == "sequential" and block_out == block_in + 1)
+
+    @property
+    def _trainings(self) -> int:
+        return len(self.learning_rates) * len(self.weight_decays) * len(self.batch_sizes)
+
     def _counts(self) -> list[int]:
         """Number of points with ``min_blocks``, ... ``max_blocks`` hidden blocks."""
         labels = len(self.widths) * len(self.activations)
+        rest = self._trainings * len(self.kernels) * len(self.dilations) * len(self.heads)
         return [
-            labels**n * 2 ** ((n + 1) * (n + 2) // 2) * len(self.learning_rates)
+            labels**n
+            * (2 ** len(self._edges(n)) if self.shortcuts == "free" else 1)
+            * math.comb(n + self.max_scale, n)
+            * rest
             for n in range(self.min_blocks, self.max_blocks + 1)
         ]
 
-    def _names(self, blocks: int) -> tuple[int, ...]:
-        """What the code calls the input, the hidden blocks and the output of a point."""
-        return (*range(blocks + 1), self.max_blocks + 1)
+    @cached_property
+    def _pairs(self) -> tuple[str, ...]:
+        """The names of the shortcuts of all points."""
+        numbers = range(self.min_blocks, self.max_blocks + 1)
+        names = {name for blocks in numbers for name in self._edges(blocks)}
+        return tuple(sorted(names, key=lambda name: [int(block) for block in name.split("_")[1:]]))
 
-
-def default_space(n_inputs: int, n_outputs: int, n_samples: int) -> Space:
-    """A space for data of this size: three widths around the square root of the number of training rows.
-
-    Parameters
-    ----------
-    n_inputs, n_outputs : widths of the first and last blocks.
-    n_samples : rows to train on.
-
-    Notes
-    -----
-    The middle width is a power of two from 8 to 128, at least as wide as the output where that allows it, and so narrow
-    that it has at most ``2^18`` weights from the input. The learning rates suit AdamW with one cycle.
-
-    Examples
-    --------
-    >>> default_space(64, 10, 1100).widths, default_space(10, 1, 270).widths
-    ((16, 32, 64), (8, 16, 32))
-    """
-    for name, size in (("n_inputs", n_inputs), ("n_outputs", n_outputs), ("n_samples", n_samples)):
-        if size < 1:
-            raise ValueError(f"got {name}={size!r}: it must be at least 1")
-    wish = max(round(math.log2(n_samples) / 2), math.ceil(math.log2(n_outputs)))
-    most = min(7, math.floor(18 - math.log2(n_inputs)))
-    middle = 2 ** max(3, min(wish, most))
-    return Space(widths=(middle // 2, middle, 2 * middle))
+    def _edges(self, blocks: int) -> dict[str, tuple[int, int]]:
+        """The shortcuts that a point of so many blocks may have: what the code calls each, and ``(out, in)``."""
+        names = (*range(blocks + 1), self.max_blocks + 1)
+        span = self.max_span or blocks + 1
+        return {f"shortcut_{names[i]}_{j}": (i, j) for i in range(1, blocks + 2) for j in range(max(0, i - span), i)}

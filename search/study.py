@@ -7,7 +7,7 @@ depend on (seed, trial number) and the trials before, so it is the same one, and
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
@@ -16,14 +16,14 @@ from typing import Literal
 import optuna
 from optuna.trial import TrialState
 
-from machgraph.io import load as load_machine
-from machgraph.io import load_metadata, save
-from machgraph.parametric import DenseMachine
+from machgraph.io import save
+from machgraph.parametric_machine import ParametricMachine
 from search.data import Dataset, load
 from search.facts import Facts, facts_of, fingerprint
-from search.point import Point, canonical, key
-from search.population import Outcome, train, trained
-from search.rivals import best, found, held_out, rivals
+from search.final import final, folds_of
+from search.leaderboard import best, found, ranking
+from search.point import Point, canonical, hyperparameters, key
+from search.population import Outcome, train
 from search.run import (
     BEST,
     Record,
@@ -39,6 +39,8 @@ from search.run import (
 )
 from search.store import Generation, Store, only_writer
 from search.suggest import sampler, suggest
+
+AGAIN = 200  # trials in a row that are known already, after which a search is at its end
 
 Stage = Literal["proposing", "training", "storing", "rivals"]
 
@@ -183,6 +185,7 @@ class _Driver:
         self, settings: Settings, facts: Facts, dataset: Dataset, folder: Path, store: Store, on_event: Listener
     ) -> None:
         self.settings, self.facts, self.dataset = settings, facts, dataset
+        self.folds = folds_of(dataset, settings)
         self.folder, self.store, self.on_event = folder, store, on_event
         stored = store.read()
         whole = [s for s in stored if s.generation.first + s.generation.size <= len(stored)]
@@ -213,8 +216,11 @@ class _Driver:
         if self.cut:
             return self.cut[0].generation.size
         limit, seconds, done = self.settings.trials, self.settings.seconds, len(self.records)
-        if len({record.key for record in self.records}) >= self.facts.architectures:
+        known = len({record.key for record in self.records})
+        if self.facts.architectures is not None and known >= self.facts.architectures:
             return 0  # all are known
+        if len(self.records) - known > AGAIN and not any(r.duplicate_of is None for r in self.records[-AGAIN:]):
+            return 0  # nothing new is found any more
         ends = [0.0, *(generation.elapsed for generation in self.generations)]
         slowest = max([end - start for start, end in pairwise(ends)][-3:], default=0.0)
         if done and seconds is not None and self.elapsed + slowest > seconds:
@@ -249,7 +255,8 @@ class _Driver:
         winner = best(records)
         if winner is not None and winner.number in outcomes:
             # Before the records: a machine without its record is found again, a record without its machine is not.
-            self.save(winner, trained(winner.canonical, self.dataset, outcomes[winner.number]))
+            outcome = outcomes[winner.number]
+            self.save(winner, outcome.machine, sharpness=outcome.sharpness)
         self.stored_from = perf_counter()
         generation = Generation(first, size, self.elapsed + self.stored_from - began)
         for trial, record in zip(trials, records[first:], strict=True):
@@ -266,44 +273,31 @@ class _Driver:
             self.tell("training", perf_counter() - began, size, running, epoch)
 
         progress(0, len(points))
-        return train(points, self.dataset, self.settings.recipe, self.settings.seed, progress)
+        return train(points, self.folds, self.settings.recipe, self.settings.seed, progress)
 
     def finish(self) -> Result:
-        """Train the rivals, look at the held-out part for the winner and them, and write the leaderboard."""
-        winner, rows = best(self.records), found(self.records, self.facts)
-        if winner is not None:
+        """Find the winner among the best, train its rivals, look at the held-out part, and write the leaderboard."""
+        best, rows = ranking(self.records), found(self.records, self.facts)
+        if best:
             self.tell("rivals")
-            machine = self.machine(winner)
-            rows[0] = held_out(rows[0], machine, self.dataset)
-            rows += rivals(winner, self.settings, self.dataset, self.facts)
-            self.save(winner, machine, test_loss=rows[0].test_loss, test_score=rows[0].test_score)
+            ended = final(best, self.settings, self.dataset, self.facts)
+            rows = list(ended.rows)
+            row = rows[0]
+            told = {"test_loss": row.test_loss, "test_score": row.test_score, "sharpness": ended.sharpness}
+            self.save(ended.winner, ended.machines[0], **told)
             write_leaderboard(self.folder, rows, self.facts)
         return Result(self.folder, self.settings, self.facts, tuple(self.records), tuple(rows), self.elapsed)
 
-    def machine(self, winner: Record) -> DenseMachine:
-        """The machine of the winner as it was found; trained again, in its generation, if no file holds it."""
-        try:
-            if load_metadata(self.folder / BEST).get("key") == winner.key:
-                machine = load_machine(self.folder / BEST)
-                assert isinstance(machine, DenseMachine)
-                return machine
-        except (FileNotFoundError, ValueError):  # gone or damaged
-            pass
-        generation = next(g for g in reversed(self.generations) if g.first <= winner.number)
-        records = self.records[generation.first : generation.first + generation.size]
-        together = [record for record in records if record.duplicate_of is None]
-        outcomes = self.train([record.canonical for record in together], generation.size, perf_counter())
-        return trained(winner.canonical, self.dataset, outcomes[together.index(winner)])
-
-    def save(self, winner: Record, machine: DenseMachine, **more: float | None) -> None:
+    def save(self, winner: Record, machine: ParametricMachine, **more: float | None) -> None:
         """Write the best machine, with all that ``predict`` needs."""
         metadata = {
             "dataset": self.dataset.name,
             "task": self.dataset.task,
             "encoder": self.dataset.encoder.to_json(),
+            "shape": asdict(self.dataset.shape),
             "trial": winner.number,
             "key": winner.key,
-            "learning_rate": winner.canonical.learning_rate,
+            **hyperparameters(winner.canonical),
             "loss": winner.loss,
             "score": winner.score,
             **more,

@@ -13,12 +13,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
 from search.evolution import RegularizedEvolution, distributions
-from search.space import Point, Space
+from search.one_of import AnySpace
+from search.point import Point
 
 STRATEGIES = ("random", "tpe", "nsga2", "evolution")
 
 
-def suggest(trial: Trial, space: Space) -> Point:
+def suggest(trial: Trial, space: AnySpace) -> Point:
     """The point of a trial: the same parameters for every trial, those of unused blocks too.
 
     A space of varying size would make Optuna's TPE fall back, silently, to one parameter at a time.
@@ -27,7 +28,7 @@ def suggest(trial: Trial, space: Space) -> Point:
     return space.decode(code)
 
 
-def sampler(strategy: str, *, seed: int, space: Space) -> BaseSampler:
+def sampler(strategy: str, *, seed: int, space: AnySpace) -> BaseSampler:
     """The sampler of a strategy. Asked for the same trial of the same study it answers the same, restarted or not.
 
     Parameters
@@ -43,6 +44,7 @@ def sampler(strategy: str, *, seed: int, space: Space) -> BaseSampler:
 
     Examples
     --------
+    >>> from search.space import Space
     >>> sampler("evolve", seed=0, space=Space())
     Traceback (most recent call last):
     ValueError: got strategy 'evolve', did you mean 'evolution'? The strategies are random, tpe, nsga2, evolution
@@ -65,7 +67,7 @@ class _Restartable(BaseSampler):
     one parameter at a time.
     """
 
-    def __init__(self, build: Callable[..., BaseSampler], *, seed: int, space: Space) -> None:
+    def __init__(self, build: Callable[..., BaseSampler], *, seed: int, space: AnySpace) -> None:
         self._build, self._seed, self._space = build, seed, space
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

@@ -62,21 +62,23 @@ def counts(settings: Settings, facts: Facts, records: Sequence[Record]) -> str:
     again = sum(record.duplicate_of is not None for record in records)
     spent = time_text(sum(record.seconds for record in records))
     repeated = f"; {grouped(again)} were proposed again and not trained twice" if again else ""
+    different = "" if facts.architectures is None else f", which are {grouped(facts.architectures)} different networks"
     return (
         f"{counted(len(records), 'trial')}, {grouped(len(records) - again)} trained in {spent}{repeated}. "
-        f"The space holds {grouped(facts.points)} points, which are {grouped(facts.architectures)} different networks. "
+        f"The space holds {grouped(facts.points)} points{different}. "
         f"Strategy {settings.strategy}, seed {settings.seed}."
     )
 
 
-def network(machine: Any, best: Record | None) -> str:
-    """The size of the network found, a ``DenseMachine``."""
+def network(machine: Any, facts: Facts, best: Record | None) -> str:
+    """The size of the network found."""
     widths, edges = machine.partition.widths, machine.shortcuts.nonzero()
+    flops = best.canonical.flops(facts.shape) if best else machine.flops()
     skips = sum(int(i) > int(j) + 1 for i, j in zip(*edges, strict=True))
     said = (
         f"{counted(widths[0], 'input')}, {counted(len(widths) - 2, 'hidden block')}, "
         f"{counted(widths[-1], 'output')}, {counted(skips, 'shortcut')}; depth {machine.architecture.depth}, "
-        f"{counted(machine.parameter_count(), 'parameter')}, {counted(machine.flops(), 'FLOP')} a sample."
+        f"{counted(machine.parameter_count(), 'parameter')}, {counted(flops, 'FLOP')} a sample."
     )
     return f"{said} Trial {best.number}, learning rate {best.point.learning_rate:g}." if best else said
 
@@ -109,7 +111,10 @@ def tables(settings: Settings, facts: Facts) -> list[tuple[str, list[tuple[str, 
     space, recipe = content.pop("space"), content.pop("recipe")
     return [
         ("Settings", _said(content)),
-        ("Space", _said(space)),
+        *(
+            (f"Space: {one['kind']}" if "spaces" in space else "Space", _said(one))
+            for one in space.get("spaces", [space])
+        ),
         ("Recipe of the training", _said(recipe)),
         ("Versions", _said(facts.versions)),
     ]

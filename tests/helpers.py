@@ -221,3 +221,11 @@ def lag_masks(draw: st.DrawFn) -> tuple[Partition, int, int, Mask]:
 def precedes(source: int, out: int, lag: int, timeblock: int) -> bool:
     """Whether the source's box comes before the target's at every time, in the order ``(t, i)`` of boxes."""
     return all(((t - lag) // timeblock, source) < (t // timeblock, out) for t in range(lag, lag + 2 * timeblock))
+
+
+def calibrated(machine, dataset, part):
+    """The lowest loss on a part of the data over all sharpnesses of the outputs that are tried; of values the loss."""
+    from search.population import evaluate
+
+    tried = np.exp2(np.linspace(-2, 2, 401)) if dataset.classes else [1.0]
+    return min(evaluate(machine, dataset, part, sharpness)[0] for sharpness in tried)

@@ -376,3 +376,33 @@ def test_wrong_settings():
     ):
         with pytest.raises(ValueError, match=sentence):
             wrong()
+
+
+@pytest.mark.parametrize("compiled_loop", [True, False])
+def test_calibration_finds_the_sharpness_of_the_lowest_loss(compiled_loop, monkeypatch):
+    monkeypatch.setattr(compiled, "AVAILABLE", compiled_loop and compiled.AVAILABLE)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(300, 5, generator=generator), torch.randint(3, (300,), generator=generator)
+    population, machines = mg.Population(mg.Objective("cross_entropy", label_smoothing=0.1)), []
+    for width in (4, 9):
+        machines.append(mg.DenseMachine((5, width, 3), generator=generator))
+        population.enter(machines[-1], mg.Optimizer(learning_rate=0.05))
+    (data, *_) = mg.batches(x, y, 50)
+    for _ in range(30):
+        population.descend(data, [1.0] * len(data))
+    for candidate in population.candidates:
+        candidate.store()
+    parts = mg.batches(torch.cat([x[:90], x[-30:]]), torch.cat([y[:90], y[-30:]]), 100)
+    held, wanted = torch.cat([x[:90], x[-30:]]), torch.cat([y[:90], y[-30:]])
+    for machine, (loss, hits, sharpness) in zip(machines, population.calibrate(parts), strict=True):
+        outputs = machine.output(machine(held)).detach().double()
+        grid = torch.linspace(-2, 2, 2001, dtype=torch.float64).exp2()
+        losses = torch.stack([torch.nn.functional.cross_entropy(s * outputs, wanted) for s in grid])
+        assert loss == pytest.approx(losses.min().item(), rel=2e-3)
+        assert sharpness == pytest.approx(grid[losses.argmin()].item(), rel=0.05)
+        assert hits == pytest.approx((outputs.argmax(1) == wanted).double().mean().item())
+
+
+def test_only_classes_are_calibrated():
+    with pytest.raises(ValueError, match="only the cross-entropy"):
+        mg.Population(mg.Objective("squared_error")).calibrate([])

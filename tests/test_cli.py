@@ -20,8 +20,10 @@ import machgraph as mg
 from machgraph.io import load, load_metadata, save
 from search import cli, study
 from search.encoder import Encoder
-from search.progress import leaderboard
+from search.one_of import OneOf
+from search.progress import heading, leaderboard
 from search.run import read_facts, read_leaderboard, read_records, read_settings
+from search.space import Space
 
 MACHGRAPH = [sys.executable, "-m", "search.cli"]
 ROOT = Path(__file__).parents[1]
@@ -62,6 +64,10 @@ def write_signs(path, rows=60, seed=0):
     return path
 
 
+def decimals(line):
+    return [float(word) for word in line.split() if re.fullmatch(r"-?\d+\.\d{4}", word)]
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run by the real command: its folder, and what it printed."""
@@ -93,11 +99,18 @@ def test_search_tells_data_space_leaderboard_and_what_to_type_next(finished):
     assert lines[0].startswith("data       signs: 60 rows, 2 columns used")
     assert any(re.search(r"^\s+[\d,]+ points, of which [\d,]+ are different", line) for line in lines)
     assert [line.split(",")[0] for line in lines if "best so far" in line] == ["4 trials", "8 trials"]
+    (begin,) = [i for i, line in enumerate(lines) if line and set(line) == {"─"}]
+    board = lines[begin + 1 : next(i for i, line in enumerate(lines) if line.startswith("test: "))]
     rows = read_leaderboard(folder)
+    names = [row.name for row in rows]
+    assert names[:5] == ["winner", "second", "third", "fourth", "fifth"]
+    assert names[5:8] == ["ensemble", "random (median of 5)", "plain MLP"]
+    assert names[8].startswith("scikit-learn (")
     for row in rows:
-        (line,) = [line for line in lines if line.startswith(row.name.split(" (")[0] + " ") and "." in line.split()[-1]]
-        assert f"{row.loss:.4f}" in line
-        assert (f"{row.test_score:.4f}" if row.test_score is not None else "") in line
+        (line,) = [line for line in board if line.startswith(row.name.split(" (")[0] + " ")]
+        shown = [float(f"{value:.4f}") for value in (row.loss, row.score, row.test_score) if value is not None]
+        assert shown == decimals(line)[: len(shown)]
+        assert (f" {row.test_sd:.4f}".replace(" 0", " ") if row.test_sd is not None else "") in line
     assert lines[-1] == f"next: machgraph show {folder.relative_to(folder.parents[1])}"
 
 
@@ -120,11 +133,29 @@ def test_schedule_is_shortened_where_the_time_is_short_and_that_is_told(finished
     data = finished[0].parents[1] / "signs.csv"
     code, out, _ = machgraph(capsys, "search", data, "--target", "sign", "--time", 1e-4, "--population", 4)
     assert code == 0
-    told = "5 epochs of 64 samples instead of 60, so that a few generations fit into the time"
+    told = "5 epochs of 1 step instead of 60, so that a few generations fit into the time"
     assert told in " ".join(out.split())
     recipe = read_settings("runs/signs").recipe
     assert (recipe.epochs, recipe.batches, recipe.rungs) == (5, 1, (1, 2))
     assert max(record.epochs for record in read_records("runs/signs")) == 5
+
+
+@pytest.mark.parametrize("architectures", [None, 4321])
+def test_heading_tells_every_kind_of_machine_and_how_many_networks_if_that_is_known(finished, architectures):
+    dense = Space(widths=(8, 16), activations=("relu",))
+    grid = Space(widths=(4,), kind="convolution", kernels=(3, 5), max_scale=1, heads=(1, 2), max_span=2, min_blocks=2)
+    settings = replace(read_settings(finished[0]), space=OneOf((dense, grid)))
+    facts = replace(read_facts(finished[0]), points=settings.space.count(), architectures=architectures)
+    console = Console(width=200, file=io.StringIO())
+    console.print(heading(settings, facts))
+    lines = [line.strip() for line in console.file.getvalue().splitlines()]
+    place = lines.index("space      up to 4 hidden blocks of 8 or 16 units, relu, any shortcuts")
+    assert lines[place + 1] == (
+        "2 to 4 hidden blocks of 4 channels, relu, tanh or gelu, kernels of 3 or 5, pooled up to 2 times, "
+        "shortcuts over up to 2 blocks"
+    )
+    different = "" if architectures is None else ", of which 4,321 are different"
+    assert lines[place + 2] == f"{settings.space.count():,} points{different}"
 
 
 @pytest.mark.parametrize("width", [40, 55, 60, 70, 80])
@@ -152,10 +183,10 @@ def test_without_a_folder_the_next_free_one_is_taken(finished, folder, capsys):
 def test_interrupt_says_what_is_kept_and_how_to_go_on(finished, folder, capsys, monkeypatch):
     real = study.train
 
-    def train(points, dataset, recipe, seed, progress):
+    def train(points, folds, recipe, seed, progress):
         if len(read_records("signs")) == 4:
             raise KeyboardInterrupt
-        return real(points, dataset, recipe, seed, progress)
+        return real(points, folds, recipe, seed, progress)
 
     write_signs(folder / "signs.csv")
     with monkeypatch.context() as patch:
@@ -202,7 +233,7 @@ def test_predict_gives_the_machines_own_answers_from_its_file_alone(finished, fo
     with torch.no_grad():
         outputs = machine.output(machine(torch.from_numpy(encoder.encode("new.csv"))))
     assert [line[0] for line in lines] == [encoder.classes[i] for i in outputs.argmax(1)]
-    expected = torch.softmax(outputs.double(), dim=1).numpy()
+    expected = torch.softmax(metadata["sharpness"] * outputs.double(), dim=1).numpy()
     np.testing.assert_allclose([[float(cell) for cell in line[1:]] for line in lines], expected, rtol=1e-6)
 
 

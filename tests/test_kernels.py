@@ -470,10 +470,12 @@ def test_the_border_is_all_of_the_padding_and_repeats_the_other_side(case):
 def test_the_frame_is_where_there_is_no_padding(case):
     machine, size = case
     plan = machine.plan(size)
-    extents, before, grid = plan.program.frame.reshape(3, 3)
+    *frame, positions = plan.program.frame
+    extents, before, grid = np.reshape(frame, (3, 3))
     assert tuple(extents[3 - len(size) :]) == size
     assert before @ [grid[1] * grid[2], grid[2], 1] == plan.first
-    assert grid.prod() == plan.positions
+    assert grid.prod() == plan.grids[0].positions
+    assert positions == plan.positions
 
 
 # ---- compiled code on disk ---------------------------------------------------------------------------------------

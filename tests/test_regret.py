@@ -13,10 +13,11 @@ import torch
 from experiments import regret
 from experiments.results import FOLDER
 from figures import regret as regret_figure
-from search import rivals, study
+from search import final, study
 from search.data import load
+from search.machine import build
 from search.point import canonical
-from search.population import Outcome, build, evaluate, train, trained
+from search.population import Outcome, evaluate, train
 from search.recipe import Recipe
 from search.run import Settings
 from search.suggest import STRATEGIES
@@ -81,8 +82,8 @@ def test_a_row_is_what_training_the_mask_alone_gives():
     for row in regret.results([FULL, LINEAR, NOTHING, "0110000000"], dataset, recipe, seed=1):
         point = regret.point_of(row.mask)
         assert point.blocks == 3  # as it stands
-        (alone,) = train([point], dataset, recipe, 1)
-        test = evaluate(trained(point, dataset, alone), dataset, dataset.test)
+        (alone,) = train([point], (dataset,), recipe, 1)
+        test = evaluate(alone.machine, dataset, dataset.test)
         expected = (alone.loss, alone.score, *test)
         got = (row.validation_loss, row.validation_score, row.test_loss, row.test_score)
         np.testing.assert_allclose(got, expected, atol=2e-3)
@@ -132,18 +133,18 @@ def test_a_network_that_diverges_is_no_row():
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_strategies_are_driven_as_the_real_driver_drives_them(strategy, losses, tmp_path, monkeypatch):
-    def table(points, dataset, recipe, seed, progress=None):
-        machines = [build(point, dataset, seed) for point in points]
+    def table(points, folds, recipe, seed, progress=None, *, seeds=None):
         return [
-            Outcome("complete", 1, loss(point), 0.5, (), 0.0, machine.weight.detach(), machine.bias.detach())
-            for point, machine in zip(points, machines, strict=True)
+            Outcome("complete", 1, 1, loss(point), 0.5, (), 0.0, 1.0, build(point, folds[0].shape, seed))
+            for point in points
         ]
 
-    for module in (study, rivals):
+    for module in (study, final):
         monkeypatch.setattr(module, "train", table)
     settings = Settings(
-        "digits", None, None, 5, strategy, 100, None, regret.GENERATION, regret.SPACE, Recipe(1, rungs=())
+        "digits", None, None, 5, strategy, 100, None, regret.GENERATION, regret.SPACE, Recipe(1, rungs=()), seeds=1
     )
+    monkeypatch.setattr(final, "reference", lambda dataset: None)
     real = study.run(settings, load("digits", seed=5), tmp_path / "run").records
     done = regret.search(strategy, 5, losses, 100)
     assert [trial.mask for trial in done] == [regret.mask_of(record.point) for record in real]

@@ -20,9 +20,12 @@ import machgraph as mg
 from machgraph.partition import shortcut_mask
 from search import report, wording
 from search.diagrams import Scale, block_diagram, loss_scale, machine_diagram, pages
+from search.numbers import grouped
+from search.one_of import OneOf
 from search.point import Point, canonical, key
 from search.recipe import Recipe
 from search.run import BEST, Facts, Record, Row, Settings, write_leaderboard, write_run
+from search.shape import Shape
 from search.space import Space
 from search.store import Generation, Store
 
@@ -49,7 +52,7 @@ def made_up(trials: int = 40, *, name: str = "digits", task: str = "classificati
     classes = tuple(f"{word} {i}" for i in range(3)) if task == "classification" else ()
     settings = Settings(name, word, None, 3, "evolution", trials, None, 8, space, Recipe())
     facts = Facts(
-        name, task, 12, len(classes) or 1, classes, (f"the column '{word}' was left out", "100 rows"),
+        name, task, Shape(12, len(classes) or 1), classes, (f"the column '{word}' was left out", "100 rows"),
         "0" * 64, space.count(), 4321, {"python": "3.11"},
     )  # fmt: skip
     records: list[Record] = []
@@ -73,19 +76,22 @@ def made_up(trials: int = 40, *, name: str = "digits", task: str = "classificati
             Record(number, name_of_run, point, canonical(point), status, epochs, loss, 1 - loss / 4, 0.25, None, curve)
         )
     best = sorted((r for r in records if r.is_valid and r.duplicate_of is None), key=lambda r: r.loss)
-    sizes = facts.n_inputs, facts.n_outputs
 
     def row(title: str, record: Record, test: float | None) -> Row:
         p = record.canonical
         trial = None if " " in title else record.number
         return Row(title, trial, p, record.loss, record.score, test and 1 - test, test, p.depth,
-                   p.parameters(*sizes), p.flops(*sizes), record.seconds)  # fmt: skip
+                   p.parameters(facts.shape), p.flops(facts.shape), record.seconds,
+                   loss_sd=0.01, test_sd=test and 0.02)  # fmt: skip
 
     tests = {"winner": 0.9712, "second": None, "random (median of 5)": 0.9523, "plain MLP": 0.9801}
     rows = [row(title, record, test) for (title, test), record in zip(tests.items(), best, strict=False)]
+    none = dict.fromkeys(("loss", "score", "loss_sd", "test_sd"))
+    rows.insert(2, replace(rows[0], name="ensemble", test_score=0.9756, **none))
+    rows.append(Row("scikit-learn (trees)", None, None, None, 0.93, None, 0.9412, 0, 0, 0, 0.3))
     p = best[0].canonical
     machine = mg.DenseMachine(
-        p.partition(*sizes).widths,
+        p.partition(facts.shape).widths,
         activation=("identity", *("relu" if a == word != "tanh" else a for a in p.activations), "identity"),
         shortcuts=p.mask,
     )
@@ -160,7 +166,7 @@ def test_every_trial_is_in_the_data_as_it_was_recorded():
         assert data["statuses"][trial["status"]] == record.status
         assert trial["duplicate_of"] == record.duplicate_of
         assert trial["loss"] == (None if math.isnan(record.loss) else pytest.approx(record.loss, rel=1e-5))
-        assert trial["parameters"] == record.canonical.parameters(12, 3)
+        assert trial["parameters"] == record.canonical.parameters(run.facts.shape)
         assert trial["widths"] == [12, *record.canonical.widths, 3]
         mask = np.zeros((len(trial["widths"]),) * 2, dtype=bool)
         for source, target in trial["edges"]:
@@ -173,8 +179,8 @@ def test_every_trial_is_in_the_data_as_it_was_recorded():
 def test_the_head_says_what_the_winner_and_its_rivals_reach():
     text = " ".join(" ".join(Parsed(made_up().page()).texts).split())
     assert (
-        "answers 97.12 % of the held-out rows right. Its rivals: random (median of 5) 95.23 %, plain MLP 98.01 %."
-        in text
+        "answers 97.12 % of the held-out rows right. Its rivals: random (median of 5) 95.23 %, plain MLP 98.01 %, "
+        "scikit-learn (trees) 94.12 %." in text
     )
     assert "1.89 points below the winner" in text
     assert "0.89 points above the winner" in text
@@ -186,6 +192,52 @@ def test_regression_is_told_in_its_own_words():
     assert "an R² of 0.9712 on the held-out rows" in text
     assert "%" not in text
     assert Parsed(run.page()).data["score"] == "R²"
+
+
+def test_winner_is_the_one_of_the_leaderboard_also_where_another_had_a_lower_loss():
+    run = made_up()
+    order = sorted((r for r in run.records if r.is_valid and r.duplicate_of is None), key=lambda r: r.loss)
+    for winner in (order[3], order[-1]):  # the last is not among the best ten
+        other = replace(run, rows=[replace(row, trial=row.trial and winner.number) for row in run.rows])
+        page = Parsed(other.page())
+        assert page.data["winner"] == winner.number
+        text = " ".join(" ".join(page.texts).split())
+        assert f"Trial {winner.number}, learning rate {winner.point.learning_rate:g}." in text
+        labels = [text for text in page.texts if text.startswith("Trial ") and " · " in text]
+        assert [label for label in labels if "(winner)" in label] == [labels[0]]
+        assert labels[0].startswith(f"Trial {winner.number} (winner): ")
+        assert len(labels) == 10
+
+
+def test_an_unknown_number_of_networks_is_not_told():
+    run = made_up()
+    known, unknown = run, replace(run, facts=replace(run.facts, architectures=None))
+    points = grouped(run.facts.points)
+    for some, said in (
+        (known, f"{points} points, which are 4,321 different networks. "),
+        (unknown, f"{points} points. "),
+    ):
+        text = " ".join(" ".join(Parsed(some.page()).texts).split())
+        assert f"The space holds {said}Strategy" in text
+        assert "None" not in text
+
+
+def test_what_is_not_there_is_a_dash():
+    rows = {row.name: row for row in made_up().rows}
+    lines = {name: report._line(made_up().facts, row) for name, row in rows.items()}
+    assert lines["ensemble"]["numbers"][:3] == ["–", "97.56\N{NO-BREAK SPACE}%", "–"]
+    assert lines["scikit-learn (trees)"]["numbers"][:3] == ["93.00\N{NO-BREAK SPACE}%", "94.12\N{NO-BREAK SPACE}%", "–"]
+    assert lines["scikit-learn (trees)"]["network"] == "–"
+    assert [lines[name]["kind"] for name in ("winner", "ensemble", "plain MLP")] == ["winner", "", "rival"]
+
+
+def test_settings_of_several_kinds_of_machines_are_told():
+    run = made_up()
+    both = OneOf((run.settings.space, Space(kind="convolution", kernels=(3, 5), max_scale=1, heads=(1, 2))))
+    text = " ".join(" ".join(Parsed(replace(run, settings=replace(run.settings, space=both)).page()).texts).split())
+    for said in ("Space: dense", "Space: convolution", "kernels 3, 5", "heads 1, 2"):
+        assert said in text
+    assert "{" not in text
 
 
 def test_nothing_is_asked_of_the_network():

@@ -1,5 +1,6 @@
 """What a run's folder holds is read back as it was written, and what it should not hold is refused."""
 
+import csv
 import json
 import math
 from dataclasses import asdict, replace
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.one_of import OneOf
 from search.point import canonical
 from search.recipe import Recipe
 from search.run import (
+    FIGURES,
     LEADERBOARD,
     LEDGER,
     RUN,
@@ -27,12 +30,18 @@ from search.run import (
     write_ledger,
     write_run,
 )
+from search.shape import Shape
 from search.space import Space
 
-SETTINGS = Settings("digits", None, None, 0, "tpe", 10, 2.5, 8, Space(), Recipe(patience=None), threads=2)
-FACTS = Facts("kinds, of [two]", "classification", 3, 2, ("a", 'b"'), ("one", "two"), "f00", 10**20, 7, {"torch": "2"})
+CONVOLUTIONS = Space(kind="convolution", kernels=(3, 5), dilations=(1, 2), max_scale=1, heads=(1, 2), max_span=2)
+BOTH = OneOf((Space(weight_decays=(0.1, 0.3), batch_sizes=(32, 64)), CONVOLUTIONS))
+SETTINGS = Settings(
+    "digits", None, None, 0, "tpe", 10, 2.5, 8, Space(), Recipe(patience=None), folds=5, finalists=3, seeds=2, threads=2
+)
+SHAPE = Shape(12, 2, (3, 2, 2))
+FACTS = Facts("kinds, of [two]", "classification", SHAPE, ("a", 'b"'), ("one", "two"), "f00", 10**20, 7, {"torch": "2"})
 
-points = st.integers(0, 2**32).map(lambda seed: Space().sample(np.random.default_rng(seed)))
+points = st.integers(0, 2**32).map(lambda seed: BOTH.sample(np.random.default_rng(seed)))
 losses = st.floats(allow_infinity=False, width=32)
 
 
@@ -49,8 +58,9 @@ def records(draw):
 @st.composite
 def rows(draw):
     point = draw(st.none() | points)
-    test = draw(st.none() | losses)
-    return Row("random, of 5", draw(st.none() | st.integers(0, 9)), point, draw(losses), 0.5, test, test, 3, 4, 5, 0.1)
+    figures = {name: draw(st.none() | losses) for name in FIGURES}
+    trial = draw(st.none() | st.integers(0, 9))
+    return Row("random, of 5", trial, point, depth=3, parameters=4, flops=5, seconds=0.1, **figures)
 
 
 def text(value):
@@ -58,10 +68,19 @@ def text(value):
     return repr(value) + (repr(value.curve) if isinstance(value, Record) else "")
 
 
-def test_settings_and_facts_come_back(tmp_path):
-    write_run(tmp_path, SETTINGS, FACTS)
-    assert read_settings(tmp_path) == SETTINGS
-    assert read_facts(tmp_path) == FACTS
+@pytest.mark.parametrize(
+    ("settings", "facts"),
+    [
+        (SETTINGS, FACTS),
+        (replace(SETTINGS, space=BOTH), replace(FACTS, architectures=None)),
+        (replace(SETTINGS, space=CONVOLUTIONS, trials=None), replace(FACTS, shape=Shape(5, 1), classes=())),
+    ],
+    ids=["dense", "of several kinds", "convolutions"],
+)
+def test_settings_and_facts_come_back(tmp_path, settings, facts):
+    write_run(tmp_path, settings, facts)
+    assert read_settings(tmp_path) == settings
+    assert read_facts(tmp_path) == facts
     assert [path.name for path in tmp_path.iterdir()] == [RUN]
 
 
@@ -71,6 +90,13 @@ def test_settings_of_a_run_begun_when_spaces_had_no_fewest_blocks_come_back():
     assert Settings.from_dict(record) == SETTINGS
     some = replace(SETTINGS, space=Space(max_blocks=3, min_blocks=2))
     assert Settings.from_dict(json.loads(json.dumps(some.to_dict()))) == some
+
+
+def test_settings_of_several_kinds_of_machines_keep_their_order():
+    turned = replace(SETTINGS, space=OneOf(BOTH.spaces[::-1]))
+    again = Settings.from_dict(json.loads(json.dumps(turned.to_dict())))
+    assert again == turned != replace(SETTINGS, space=BOTH)
+    assert list(again.space.parameters.items()) == list(turned.space.parameters.items())
 
 
 @given(records())
@@ -86,15 +112,30 @@ def test_leaderboard_comes_back(tmp_path_factory, leaderboard):
     assert list(map(text, read_leaderboard(folder))) == list(map(text, leaderboard))
 
 
-def test_ledger_has_a_line_for_every_record_and_says_who_hears_whom(tmp_path):
-    point = canonical(Space().sample(np.random.default_rng(1)))
+def test_leaderboard_has_an_empty_field_for_what_is_not_there(tmp_path):
+    empty = Row("scikit-learn (SVM)", None, None, None, 0.5, None, 0.25, 0, 0, 0, 0.1)
+    write_leaderboard(tmp_path, [empty, replace(empty, loss=math.nan)], FACTS)
+    header, *lines = csv.reader((tmp_path / LEADERBOARD).read_text().splitlines())
+    lines = [dict(zip(header, line, strict=True)) for line in lines]
+    nothing = {"trial", "point", "architecture", "test_loss", "loss_sd", "test_sd"}
+    assert {name for name, cell in lines[0].items() if cell == ""} == nothing | {"loss"}
+    assert {name for name, cell in lines[1].items() if cell == ""} == nothing
+    assert lines[1]["loss"] == "nan"
+
+
+@pytest.mark.parametrize("space", BOTH.spaces, ids=lambda space: space.kind)
+def test_ledger_has_a_line_for_every_record_and_says_who_hears_whom(tmp_path, space):
+    point = canonical(space.sample(np.random.default_rng(1)))
     record = Record(0, "k", point, point, "complete", 1, 0.5, 0.75, 0.1, None, (0.5,))
     write_ledger(tmp_path, [record, replace(record, number=1, loss=math.nan)], FACTS)
     header, *lines = (tmp_path / LEDGER).read_text().splitlines()
     line = dict(zip(header.split(","), lines[0].split(","), strict=True))
     edges = {tuple(map(int, edge.split(">"))) for edge in line["edges"].split()}
     assert edges == {(i, o) for o, i in np.argwhere(point.mask)}
-    assert (int(line["parameters"]), int(line["depth"])) == (point.parameters(3, 2), point.depth)
+    assert (int(line["parameters"]), int(line["depth"])) == (point.parameters(SHAPE), point.depth)
+    for name in ("kind", "kernel", "dilation", "learning_rate", "weight_decay", "batch_size"):
+        assert line[name] == str(getattr(point, name))
+    assert line["scales"] == "-".join(map(str, point.scales))
     assert len(lines) == 2
 
 
@@ -109,15 +150,18 @@ def test_what_is_not_there_yet_is_empty_and_what_is_no_run_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "name", "sentence"),
+    ("space", "path", "name", "sentence"),
     [
-        ((), "strategi", "got 'strategi' in the settings, did you mean 'strategy'"),
-        (("space",), "max_block", "got 'max_block' in the space, did you mean 'max_blocks'"),
-        (("recipe",), "epoch", "got 'epoch' in the recipe, did you mean 'epochs'"),
+        (Space(), (), "strategi", "got 'strategi' in the settings, did you mean 'strategy'"),
+        (Space(), (), "finalist", "got 'finalist' in the settings, did you mean 'finalists'"),
+        (Space(), ("space",), "max_block", "got 'max_block' in the space, did you mean 'max_blocks'"),
+        (Space(), ("recipe",), "epoch", "got 'epoch' in the recipe, did you mean 'epochs'"),
+        (BOTH, ("space",), "space", "did you mean 'spaces'"),
+        (BOTH, ("space", "spaces", 1), "kernel", "got 'kernel' in the space, did you mean 'kernels'"),
     ],
 )
-def test_unknown_names_are_refused_with_the_nearest(path, name, sentence):
-    record = json.loads(json.dumps(SETTINGS.to_dict()))
+def test_unknown_names_are_refused_with_the_nearest(space, path, name, sentence):
+    record = json.loads(json.dumps(replace(SETTINGS, space=space).to_dict()))
     part = record
     for step in path:
         part = part[step]
@@ -133,6 +177,9 @@ def test_unknown_names_are_refused_with_the_nearest(path, name, sentence):
         ({"trials": 0}, "trials=0: it must be at least 1"),
         ({"population": 0}, "population=0: it must be at least 1"),
         ({"threads": 0}, "threads=0: it must be at least 1"),
+        ({"folds": 0}, "folds=0: it must be at least 1"),
+        ({"finalists": 0}, "finalists=0: it must be at least 1"),
+        ({"seeds": 0}, "seeds=0: it must be at least 1"),
         ({"seconds": 0.0}, "the time must be positive"),
         ({"seconds": math.inf}, "the time must be positive and finite"),
         ({"seconds": math.nan}, "the time must be positive and finite"),

@@ -16,7 +16,7 @@ from experiments.speed_rows import Effort, Target
 from experiments.timing import Contender, Quartiles, alternate, threads
 from machgraph import compiled
 from search.data import load
-from search.population import build
+from search.machine import build
 from search.recipe import Recipe
 from search.space import Space
 
@@ -38,7 +38,7 @@ def dataset():
 
 def job(dataset, number=3, epochs=2):
     points = tuple(speed_search.distinct(SPACE, number, seed=1))
-    initial = tuple(peers.state(build(point, dataset, seed=0)) for point in points)
+    initial = tuple(peers.state(build(point, dataset.shape, seed=0)) for point in points)
     return peers.Job(points, initial, SPACE, dataset, Recipe(epochs=epochs, rungs=(), patience=None), seed=0)
 
 

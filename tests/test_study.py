@@ -12,17 +12,17 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from optuna.trial import TrialState
+from sklearn.neighbors import NearestCentroid
 from sqlalchemy import event
 
 from machgraph.io import load as load_machine
 from machgraph.io import load_metadata
 from search import rivals, study
 from search.data import Part, load
+from search.leaderboard import NAMES, ranking
 from search.point import canonical, key
-from search.population import evaluate, train
+from search.population import evaluate, refit, train
 from search.recipe import Recipe
 from search.run import (
     BEST,
@@ -38,17 +38,20 @@ from search.run import (
 from search.space import Space
 from search.store import Store, only_writer
 
-SPACE = Space(max_blocks=2, widths=(2, 4), activations=("tanh", "relu"), learning_rates=(1e-2, 3e-2))
-RECIPE = Recipe(epochs=3, batch_size=16, patience=2, rungs=(1,))
+SPACE = Space(max_blocks=2, widths=(2, 4), activations=("tanh", "relu"), learning_rates=(1e-2, 3e-2), batch_sizes=(16,))
+RECIPE = Recipe(epochs=3, patience=2, rungs=(1,))
 STRATEGIES = ("random", "tpe", "nsga2", "evolution")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def quiet():
+    """Of scikit-learn's models the quick one alone."""
     threads, verbosity = torch.get_num_threads(), optuna.logging.get_verbosity()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rivals, "_models", lambda dataset: {"linear": NearestCentroid()})
+        yield
     torch.set_num_threads(threads)
     optuna.logging.set_verbosity(verbosity)
 
@@ -70,7 +73,8 @@ def dataset(source):
 
 
 def settings(source, strategy="evolution", trials=27, **changes):
-    return replace(Settings(source, "sign", None, 0, strategy, 27, None, 6, SPACE, RECIPE), trials=trials, **changes)
+    few = Settings(source, "sign", None, 0, strategy, 27, None, 6, SPACE, RECIPE, seeds=2)
+    return replace(few, trials=trials, **changes)
 
 
 def ledger(folder):
@@ -135,14 +139,45 @@ def test_every_trial_is_stored_finished_and_numbered(whole, strategy):
             assert min(record.curve) == record.loss
 
 
-def test_winner_is_kept_exactly_as_it_was_found(whole, dataset):
-    folder = whole["evolution"]
-    winner = read_leaderboard(folder)[0]
-    records = read_records(folder)
+def test_best_so_far_is_kept_exactly_as_it_was_found(source, dataset, tmp_path):
+    with pytest.raises(Cut):
+        study.run(settings(source), dataset, tmp_path, cut_at("rivals", 27))
+    rows, records = read_leaderboard(tmp_path), read_records(tmp_path)
+    winner = rows[0]
+    assert [row.name for row in rows] == list(NAMES)
     assert winner.loss == min(record.loss for record in records) == records[winner.trial].loss
-    machine, metadata = load_machine(folder / BEST), load_metadata(folder / BEST)
-    assert evaluate(machine, dataset, dataset.validation) == pytest.approx((winner.loss, winner.score), abs=1e-6)
-    assert evaluate(machine, dataset, dataset.test) == (winner.test_loss, winner.test_score)
+    machine, metadata = load_machine(tmp_path / BEST), load_metadata(tmp_path / BEST)
+    figures = evaluate(machine, dataset, dataset.validation, metadata["sharpness"])
+    assert figures == pytest.approx((winner.loss, winner.score), rel=4e-3)
+    assert metadata["encoder"] == dataset.encoder.to_json()
+    assert {name for name in metadata if name.startswith("test")} == set()  # not looked at yet
+    assert {row.test_loss for row in rows} == {row.test_score for row in rows} == {None}
+
+
+def test_winner_is_best_on_average_and_learns_all_that_is_not_held_out(whole, dataset):
+    rows, records = read_leaderboard(whole["evolution"]), read_records(whole["evolution"])
+    finalists, recipe = ranking(records)[:5], replace(RECIPE, rungs=())
+    folds = dataset.folds(5, 1)  # that no candidate was chosen by
+    results = {
+        record.number: [train([record.canonical], folds, recipe, 0, seeds=[seed])[0] for seed in (0, 1)]
+        for record in finalists
+    }
+    means = {number: np.mean([outcome.loss for outcome in outcomes]) for number, outcomes in results.items()}
+    assert [row.trial for row in rows[:5]] == sorted(means, key=means.get)
+    assert [row.loss for row in rows[:5]] == pytest.approx(sorted(means.values()), rel=1e-4)
+    winner = rows[0]
+    epochs = round(np.mean([outcome.best_epoch for outcome in results[winner.trial]]))
+    both = refit([winner.point] * 2, dataset.whole(), recipe, [epochs] * 2, seed=0, seeds=[0, 1])
+    machine, metadata = load_machine(whole["evolution"] / BEST), load_metadata(whole["evolution"] / BEST)
+    torch.testing.assert_close(machine.weight, both[0].weight, rtol=1e-4, atol=1e-5)
+    sharpness = metadata["sharpness"]
+    assert sharpness == pytest.approx(np.mean([outcome.sharpness for outcome in results[winner.trial]]), rel=1e-4)
+    losses, scores = zip(*(evaluate(one, dataset, dataset.test, sharpness) for one in (machine, both[1])), strict=True)
+    expected = np.mean(losses), np.mean(scores), np.std(scores, ddof=1)
+    assert (winner.test_loss, winner.test_score, winner.test_sd) == pytest.approx(expected, rel=1e-4)
+    assert (metadata["test_loss"], metadata["test_score"]) == (winner.test_loss, winner.test_score)
+    known = records[winner.trial]
+    assert (metadata["trial"], metadata["key"], metadata["loss"]) == (known.number, known.key, known.loss)
     assert metadata["encoder"] == dataset.encoder.to_json()
     assert machine.parameter_count() == winner.parameters
     assert machine.flops() == winner.flops
@@ -150,9 +185,13 @@ def test_winner_is_kept_exactly_as_it_was_found(whole, dataset):
 
 def test_leaderboard_shows_the_held_out_part_for_the_winner_and_its_rivals_alone(whole):
     rows = read_leaderboard(whole["tpe"])
-    assert [row.name for row in rows] == [*rivals.NAMES, "random (median of 5)", "plain MLP"]
-    assert [row.test_loss is not None for row in rows] == [True] + 4 * [False] + 2 * [True]
+    others = ["ensemble", "random (median of 5)", "plain MLP", "scikit-learn (linear)"]
+    assert [row.name for row in rows] == [*NAMES, *others]
+    assert [row.test_score is not None for row in rows] == [True] + 4 * [False] + 4 * [True]
+    assert [row.test_loss is not None for row in rows] == [True] + 4 * [False] + 3 * [True] + [False]
     assert [row.loss for row in rows[:5]] == sorted(row.loss for row in rows[:5])
+    assert [row.trial is None for row in rows] == 6 * [False] + 3 * [True]
+    assert rows[5].trial == rows[0].trial
     architectures = {(row.point.widths, row.point.activations, row.point.shortcuts) for row in rows[:5]}
     assert len(architectures) == 5
 
@@ -161,6 +200,8 @@ def test_held_out_part_has_no_say_in_the_search(whole, source, dataset, tmp_path
     blind = replace(dataset, test=Part(np.zeros_like(dataset.test.x), dataset.test.y[::-1].copy()))
     study.run(settings(source, "evolution"), blind, tmp_path / "blind")
     assert ledger(tmp_path / "blind") == ledger(whole["evolution"])
+    seen, unseen = (read_leaderboard(folder)[:5] for folder in (whole["evolution"], tmp_path / "blind"))
+    assert [(row.trial, row.loss, row.score) for row in seen] == [(row.trial, row.loss, row.score) for row in unseen]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -189,8 +230,12 @@ def test_nothing_is_trained_twice(source, dataset, tmp_path, monkeypatch, strate
 def test_search_ends_when_every_network_of_the_space_is_known(source, dataset, tmp_path):
     tiny = replace(SPACE, max_blocks=0)
     result = study.run(settings(source, "random", trials=1000, space=tiny), dataset, tmp_path / "run")
+    assert len({record.key for record in result.records}) == 2  # one for each learning rate: no constant is drawn
+    assert len(result.records) < 300
+    tiny = replace(SPACE, max_blocks=1, widths=(2,), activations=("relu",), learning_rates=(0.01,))
+    result = study.run(settings(source, "evolution", trials=1000, space=tiny), dataset, tmp_path / "evolution")
     assert len({record.key for record in result.records}) == tiny.count_classes() == 4
-    assert len(result.records) < 100
+    assert len(result.records) < 300
 
 
 # ---- interruptions --------------------------------------------------------------------------------------------------
@@ -200,7 +245,7 @@ def test_search_ends_when_every_network_of_the_space_is_known(source, dataset, t
     ("strategy", "cut"),
     [
         *(("evolution", cut) for cut in [("proposing", 0), ("training", 6, 2), ("storing", 24), ("rivals", 27)]),
-        *((strategy, ("training", 18, 1)) for strategy in STRATEGIES),
+        *((strategy, ("training", 12, 1)) for strategy in STRATEGIES),
     ],
     ids=str,
 )
@@ -359,8 +404,8 @@ def test_duplicate_of_one_that_diverged_after_good_epochs_is_no_result_either(so
 
 
 def test_search_in_which_everything_diverges_ends_without_a_winner(source, dataset, tmp_path):
-    wild = replace(SPACE, max_blocks=0, learning_rates=(1e30,))
-    nothing = settings(source, "random", trials=6, space=wild, recipe=replace(RECIPE, weight_decay=1e10))
+    wild = replace(SPACE, max_blocks=0, learning_rates=(1e30,), weight_decays=(1e10,))
+    nothing = settings(source, "random", trials=6, space=wild)
     result = study.run(nothing, dataset, tmp_path)
     assert {record.status for record in result.records} <= {"diverged", "duplicate"}
     assert result.rows == ()
@@ -401,25 +446,3 @@ def test_other_proposals_than_before_are_noticed(source, dataset, tmp_path, monk
     write_run(tmp_path, replace(read_settings(tmp_path), strategy="random"), read_facts(tmp_path))
     with pytest.raises(ValueError, match="proposed otherwise than before"):
         study.resume(tmp_path)
-
-
-# ---- rivals ---------------------------------------------------------------------------------------------------------
-
-WIDE = Space(max_blocks=4, widths=(1, 8, 64), activations=("relu", "tanh"))
-
-
-@given(st.integers(0, 2**32), st.integers(1, 100), st.integers(1, 20))
-def test_plain_mlp_is_as_near_in_parameters_as_one_width_allows(seed, n_inputs, n_outputs):
-    point = canonical(WIDE.sample(np.random.default_rng(seed)))
-    mlp = rivals.plain(point, n_inputs, n_outputs)
-    assert mlp.learning_rate == point.learning_rate
-    assert mlp.blocks == max(1, point.blocks)
-    assert np.array_equal(mlp.mask, np.eye(mlp.blocks + 2, k=-1, dtype=bool))
-    assert len(set(mlp.widths)) == len(set(mlp.activations)) == 1
-
-    def distance(width):
-        other = replace(mlp, widths=(width,) * mlp.blocks)
-        return abs(other.parameters(n_inputs, n_outputs) - point.parameters(n_inputs, n_outputs))
-
-    width = mlp.widths[0]
-    assert distance(width) <= min(distance(width + 1), distance(max(1, width - 1)))

@@ -12,10 +12,18 @@ from optuna.trial import TrialState, create_trial
 from search import evolution
 from search.evolution import RegularizedEvolution, distributions
 from search.mutation import mutate
-from search.space import Point, Space, canonical
+from search.one_of import OneOf
+from search.point import Point, canonical
+from search.shape import Shape
+from search.space import Space
 from search.suggest import STRATEGIES, sampler, suggest
 
-SPACE = Space(learning_rates=(1e-3, 2e-3, 4e-3, 8e-3))
+SPACE = Space(learning_rates=(1e-3, 2e-3, 4e-3, 8e-3), weight_decays=(0.1, 0.3), batch_sizes=(32, 64))
+GRID = replace(SPACE, kind="convolution", kernels=(3, 5), max_scale=2, heads=(2, 3))
+BOTH = OneOf((SPACE, GRID))
+SHAPE = Shape(64, 10, (1, 8, 8))
+
+every_space = pytest.mark.parametrize("space", [SPACE, BOTH], ids=["dense", "several kinds"])
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +39,7 @@ def loss(point):
     form = canonical(point)
     depth = abs(form.depth - 7) / 6
     activations = sum(a != b for a, b in zip(form.activations, ("tanh", "relu", "gelu"), strict=False)) / 3
-    size = abs(math.log(form.parameters(64, 10) / 8000))
+    size = abs(math.log(form.parameters(SHAPE) / 8000))
     rate = abs(math.log(point.learning_rate / (2e-3 if form.depth > 5 else 8e-3)))
     skips = abs(int(form.mask.sum()) - 6) / 6
     return depth + activations + size * (1 + skips) + rate / 2
@@ -73,71 +81,76 @@ def draws(n, *, seed=0, space=SPACE):
 
 
 @pytest.mark.parametrize(("together", "stopped"), [(1, 17), (8, 16)])
+@every_space
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_restarted_search_proposes_what_an_uninterrupted_one_does(strategy, together, stopped):
-    whole = new_study(strategy)
-    advance(whole, until=40, together=together)
-    first = new_study(strategy)
-    advance(first, until=stopped, together=together)
-    second = new_study(strategy, history=first.trials)
-    advance(second, until=40, together=together)
+def test_a_restarted_search_proposes_what_an_uninterrupted_one_does(strategy, space, together, stopped):
+    whole = new_study(strategy, space=space)
+    advance(whole, until=40, together=together, space=space)
+    first = new_study(strategy, space=space)
+    advance(first, until=stopped, together=together, space=space)
+    second = new_study(strategy, space=space, history=first.trials)
+    advance(second, until=40, together=together, space=space)
     assert [t.params for t in second.trials] == [t.params for t in whole.trials]
     assert len({tuple(t.params.values()) for t in whole.trials}) > 20
 
 
+@every_space
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_search_killed_among_running_trials_goes_on_as_if_it_had_not_been(strategy):
-    whole = new_study(strategy)
-    advance(whole, until=40, together=8)
+def test_a_search_killed_among_running_trials_goes_on_as_if_it_had_not_been(strategy, space):
+    whole = new_study(strategy, space=space)
+    advance(whole, until=40, together=8, space=space)
 
     storage = optuna.storages.InMemoryStorage()
-    killed = new_study(strategy, storage=storage)
-    advance(killed, until=24, together=8)
+    killed = new_study(strategy, space=space, storage=storage)
+    advance(killed, until=24, together=8, space=space)
     asked = [killed.ask() for _ in range(8)]
-    points = [suggest(trial, SPACE) for trial in asked]
+    points = [suggest(trial, space) for trial in asked]
     for trial, point in list(zip(asked, points, strict=True))[:3]:
         killed.tell(trial, loss(point))
 
     resumed = optuna.load_study(
-        study_name=killed.study_name, storage=storage, sampler=sampler(strategy, seed=0, space=SPACE)
+        study_name=killed.study_name, storage=storage, sampler=sampler(strategy, seed=0, space=space)
     )
     for trial in resumed.get_trials(states=[TrialState.RUNNING]):
-        resumed.tell(trial.number, loss(SPACE.decode(trial.params)))
-    advance(resumed, until=40, together=8)
+        resumed.tell(trial.number, loss(space.decode(trial.params)))
+    advance(resumed, until=40, together=8, space=space)
     assert [t.params for t in resumed.trials] == [t.params for t in whole.trials]
 
 
+@every_space
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_trial_killed_between_two_parameters_is_completed_as_it_would_have_been(strategy):
-    history = [past(point, loss(point)) for point in draws(30)]
-    whole = new_study(strategy, history=history)
-    expected = suggest(whole.ask(), SPACE)
+def test_a_trial_killed_between_two_parameters_is_completed_as_it_would_have_been(strategy, space):
+    history = [past(point, loss(point), space=space) for point in draws(30, space=space)]
+    whole = new_study(strategy, space=space, history=history)
+    expected = suggest(whole.ask(), space)
     storage = optuna.storages.InMemoryStorage()
-    killed = new_study(strategy, history=history, storage=storage)
+    killed = new_study(strategy, space=space, history=history, storage=storage)
     trial = killed.ask()
-    for name in ("blocks", "width_1", "shortcut_2_0"):
-        trial.suggest_categorical(name, SPACE.parameters[name])
+    for name in list(space.parameters)[:12:4]:
+        trial.suggest_categorical(name, space.parameters[name])
     resumed = optuna.load_study(
-        study_name=killed.study_name, storage=storage, sampler=sampler(strategy, seed=0, space=SPACE)
+        study_name=killed.study_name, storage=storage, sampler=sampler(strategy, seed=0, space=space)
     )
-    assert suggest(optuna.Trial(resumed, trial._trial_id), SPACE) == expected
+    assert suggest(optuna.Trial(resumed, trial._trial_id), space) == expected
 
 
+@every_space
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_order_in_which_trials_are_asked_and_read_does_not_matter(strategy):
-    history = [past(point, loss(point)) for point in draws(30)]
-    one, other = new_study(strategy, history=history), new_study(strategy, history=history)
-    first, second = suggest(one.ask(), SPACE), suggest(one.ask(), SPACE)
+def test_the_order_in_which_trials_are_asked_and_read_does_not_matter(strategy, space):
+    history = [past(point, loss(point), space=space) for point in draws(30, space=space)]
+    one, other = new_study(strategy, space=space, history=history), new_study(strategy, space=space, history=history)
+    first, second = suggest(one.ask(), space), suggest(one.ask(), space)
     early, late = other.ask(), other.ask()
-    assert suggest(early, SPACE) == first
-    assert suggest(late, SPACE) == second
+    assert suggest(early, space) == first
+    assert suggest(late, space) == second
 
 
+@every_space
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_seeds_differ(strategy):
-    studies = [new_study(strategy, seed=seed) for seed in (0, 1)]
+def test_seeds_differ(strategy, space):
+    studies = [new_study(strategy, space=space, seed=seed) for seed in (0, 1)]
     for study in studies:
-        advance(study, until=3, together=1)
+        advance(study, until=3, together=1, space=space)
     assert studies[0].trials[0].params != studies[1].trials[0].params
 
 
@@ -150,10 +163,11 @@ def test_a_space_with_single_choices_and_one_without_hidden_blocks(strategy):
         assert {tuple(t.params) for t in study.trials} == {tuple(space.parameters)}
 
 
-def test_random_is_the_uniform_draw():
-    expected = [SPACE.sample(np.random.default_rng((7, number))) for number in range(5)]
-    study = new_study("random", seed=7)
-    assert [suggest(study.ask(), SPACE) for _ in range(5)] == expected
+@every_space
+def test_random_is_the_uniform_draw(space):
+    expected = [space.sample(np.random.default_rng((7, number))) for number in range(5)]
+    study = new_study("random", seed=7, space=space)
+    assert [suggest(study.ask(), space) for _ in range(5)] == expected
 
 
 @pytest.mark.parametrize(("got", "near"), [("evolve", "evolution"), ("TPE", "tpe"), ("nsga-ii", "nsga2")])
@@ -176,16 +190,18 @@ def test_a_parameter_outside_the_space_is_refused(strategy):
 # TPE
 
 
-def test_tpe_chooses_all_parameters_together_from_the_first_trial_after_its_start():
+@every_space
+def test_tpe_chooses_all_parameters_together_from_the_first_trial_after_its_start(space):
     # One by one it would ask sample_independent, which refuses (the test above).
-    study = new_study("tpe")
+    study = new_study("tpe", space=space)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        advance(study, until=20, together=1)
+        advance(study, until=20, together=1, space=space)
     assert not [w for w in caught if not issubclass(w.category, optuna.exceptions.ExperimentalWarning)]
     chosen = [t.system_attrs.get("tpe:relative_params:0", "{}") for t in study.trials]
     assert chosen[:10] == ["{}"] * 10
-    assert all(f'"{name}"' in text for text in chosen[10:] for name in SPACE.parameters)
+    assert all(f'"{name}"' in text for text in chosen[10:] for name in distributions(space))
+    assert len(distributions(space)) > len(space.parameters) - 3  # of few there is one choice
 
 
 def test_tpe_keeps_away_from_running_trials():
@@ -197,7 +213,7 @@ def test_tpe_keeps_away_from_running_trials():
         studies = [new_study("tpe", seed=seed, history=history + more) for seed in range(20)]
         proposals = [SPACE.encode(suggest(study.ask(), SPACE)) for study in studies]
         agreement[state] = np.mean([sum(code[name] == best[name] for name in code) for code in proposals])
-    assert agreement[TrialState.RUNNING] < agreement[TrialState.FAIL] - 1  # of 25 parameters
+    assert agreement[TrialState.RUNNING] < agreement[TrialState.FAIL] - 1  # of 27 parameters
 
 
 # Evolution
@@ -240,17 +256,31 @@ def test_the_parent_is_the_best_of_the_living(direction, monkeypatch):
     assert suggest(study.ask(), SPACE) == best
 
 
-def test_evolution_draws_at_random_until_it_has_a_population():
-    history = [past(point, math.inf) for point in draws(30)] + [past(point, 1.0) for point in draws(19, seed=1)]
-    study = new_study("evolution", history=history)
-    assert suggest(study.ask(), SPACE) == SPACE.sample(np.random.default_rng((0, 49)))
+@every_space
+def test_evolution_draws_at_random_until_it_has_a_population(space):
+    history = [past(point, math.inf, space=space) for point in draws(30, space=space)]
+    history += [past(point, 1.0, space=space) for point in draws(19, seed=1, space=space)]
+    study = new_study("evolution", history=history, space=space)
+    rng, seen = np.random.default_rng((0, 49)), {canonical(space.decode(t.params)) for t in history}
+    assert suggest(study.ask(), space) == next(p for _ in range(20) if canonical(p := space.sample(rng)) not in seen)
 
 
-def test_evolution_proposes_no_network_twice():
-    study = new_study("evolution")
-    advance(study, until=120, together=8)
-    bred = [canonical(SPACE.decode(t.params)) for t in study.trials][24:]
+@every_space
+def test_evolution_proposes_no_network_twice(space):
+    study = new_study("evolution", space=space)
+    advance(study, until=120, together=8, space=space)
+    bred = [canonical(space.decode(t.params)) for t in study.trials][24:]
     assert len(set(bred)) == len(bred) == 96
+
+
+def test_each_kind_evolves_by_itself():
+    study = new_study("evolution", space=BOTH)
+    advance(study, until=120, together=8, space=BOTH, objective=lambda point: loss(point) + (point.kind == "dense"))
+    kinds = [BOTH.decode(t.params).kind for t in study.trials]
+    assert 35 < kinds.count("convolution") < 85  # however bad the dense ones are
+    for kind in ("dense", "convolution"):
+        found = [t.value for t, own in zip(study.trials, kinds, strict=True) if own == kind]
+        assert np.mean(found[-15:]) < np.mean(found[:15])
 
 
 def test_evolution_ends_in_a_space_that_it_has_seen_all_of():
@@ -276,10 +306,15 @@ def test_evolution_beats_random():
 # Mutations
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 4))
-def test_a_mutation_stays_in_the_space(seed, min_blocks):
+LIMITS = st.sampled_from(
+    [{}, {"max_span": 1}, {"max_span": 2}, {"shortcuts": "all"}, {"shortcuts": "sequential"}, {"widths": (8,)}]
+)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 4), LIMITS, st.sampled_from(BOTH.spaces))
+def test_a_mutation_stays_in_the_space(seed, min_blocks, limits, space):
     rng = np.random.default_rng(seed)
-    space = replace(SPACE, min_blocks=min_blocks)
+    space = replace(space, min_blocks=min_blocks, **limits)
     point = space.decode(space.draw(rng))
     for _ in range(5):
         point = mutate(point, space, rng)
@@ -287,11 +322,16 @@ def test_a_mutation_stays_in_the_space(seed, min_blocks):
 
 
 def test_mutations_reach_every_point():
+    one = {"widths": (8,), "activations": ("relu",), "learning_rates": (1e-3,)}
+    grid = {"kind": "convolution", "kernels": (1, 3), "dilations": (1, 2), "max_scale": 1, "heads": (1, 2)}
     for space in (
         Space(max_blocks=2, widths=(8,), activations=("relu",), learning_rates=(1e-3,)),
         Space(max_blocks=1, widths=(8, 16), activations=("relu", "tanh"), learning_rates=(1e-3, 1e-2)),
         Space(max_blocks=2, widths=(8,), activations=("relu",), learning_rates=(1e-3,), min_blocks=1),
         Space(max_blocks=2, widths=(8,), activations=("relu",), learning_rates=(1e-3,), min_blocks=2),
+        Space(1, **one, weight_decays=(0.1, 0.2, 0.3), batch_sizes=(16, 32)),
+        Space(1, **one, **grid),
+        Space(3, **one, max_span=1, min_blocks=2),
     ):
         rng = np.random.default_rng(0)
         point, seen = space.sample(rng), set()

@@ -69,7 +69,7 @@ def _loss(outputs, classes, values, smoothing, gradient):
 
 def _compiled(sources: int) -> Any:
     @kept
-    def epoch(machine, state, x, targets, read, smoothing, settings, rates, step):
+    def epoch(machine, state, x, targets, read, smoothing, settings, rates, step, sharpness, losses):
         """Take one candidate over one batch after the other: train it, or measure it only, if there are no rates.
 
         Parameters
@@ -84,6 +84,8 @@ def _compiled(sources: int) -> Any:
         smoothing : of classes.
         settings, rates : of the optimizer, and the learning rate of each step.
         step : how many steps were done before.
+        sharpness, losses : to the latter is added, for each of the former, the mean of the batches' losses of classes
+            if the outputs are multiplied with it.
 
         Returns
         -------
@@ -109,6 +111,14 @@ def _compiled(sources: int) -> Any:
             one_loss, one_right = _loss(out, targets[0][batch], targets[1][batch], smoothing, gradient)
             loss += one_loss
             right += one_right
+            before = 1.0
+            for k in range(len(sharpness)):
+                factor = W.dtype.type(sharpness[k] / before)
+                for row in out:
+                    for j in range(len(row)):
+                        row[j] *= factor
+                losses[k] += cross_entropy(out, targets[0][batch], smoothing, gradient) / len(x)
+                before = sharpness[k]
             if not back:
                 continue
             U[:] = 0

@@ -1,0 +1,142 @@
+"""How good the networks are that a search finds, on data that it never sees, beside its rivals.
+
+The search has its default settings, whatever the data. The test part is the one that most publications use: a quarter
+of the rows, by scikit-learn's ``train_test_split(test_size=0.25, random_state=seed)``, not stratified; from the rest
+the search cuts its validation itself. For every seed there is a second search of the same length, by random draws.
+
+winner, ensemble : the mean test score of the winner's five trainings, and the score of the five best together.
+random search : the same of the second search.
+random, plain, scikit-learn : the rivals of the first search; see the footnotes of its leaderboard.
+
+``±`` is the standard deviation over the seeds; p is of Wilcoxon's signed rank test of the winner against each, two
+sides, paired by seed.
+
+    python -m experiments.quality                      all, about an hour and a half
+    python -m experiments.quality diabetes --seeds 3   some
+"""
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from experiments.results import FOLDER, write
+from search.data import dataset
+from search.defaults import default_folds, default_recipe, default_space
+from search.parts import Dataset
+from search.record import Row, Settings
+from search.shape import Shape
+
+DATA = ("digits", "digits, dense", "breast_cancer", "diabetes")
+SECONDS = 60.0  # of searching, a third of what a search may take in all
+STRATEGY = "evolution"
+
+
+def data(name: str, seed: int) -> Dataset:
+    """A bundled data set, a quarter of it held out."""
+    from sklearn import datasets
+    from sklearn.model_selection import train_test_split
+
+    kind = name.split(",")[0]
+    x, y = getattr(datasets, f"load_{kind}")(return_X_y=True)
+    if name == "digits":
+        x = x.reshape(-1, 8, 8)
+    inside, outside, known, asked = train_test_split(x, y, test_size=0.25, random_state=seed)
+    return dataset((inside, known), held_out=(outside, asked), name=kind, seed=seed)
+
+
+def searched(name: str, seed: int, strategy: str, seconds: float) -> list[Row]:
+    """The leaderboard of a search with default settings."""
+    import optuna
+
+    from search import pace, study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    parts = data(name, seed)
+    samples = len(parts.train)
+    shape = parts.shape if name == "digits" else Shape(parts.n_inputs, parts.n_outputs)
+    wish = Settings(
+        name, None, None, seed, strategy, None, seconds, 8, default_space(shape, samples), default_recipe(samples),
+        default_folds(samples),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        return list(study.run(pace.paced(wish, parts), parts, Path(folder, "run")).rows)
+
+
+def scores_of(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, float]:
+    """Test scores by name, of a search and of the random one beside it."""
+    found: dict[str, float] = {}
+    for prefix, some in (("", rows), ("random search", others)):
+        for row in some:
+            name = row.name.split(" (")[0]
+            if row.test_score is None or (prefix and row.trial is None):
+                continue
+            name = {"winner": prefix, "ensemble": f"{prefix}, ensemble"}[name] if prefix else name
+            found["plain" if name.startswith("plain") else name] = row.test_score
+    return found
+
+
+def main(
+    *, datasets: Sequence[str] = DATA, seeds: Sequence[int] = range(10), seconds: float = SECONDS
+) -> dict[str, Any]:
+    """Scores of every search, means, and p-values."""
+    results: dict[str, Any] = {}
+    for name in datasets:
+        runs: list[dict[str, Any]] = []
+        for seed in seeds:
+            began = perf_counter()
+            rows = searched(name, seed, STRATEGY, seconds)
+            took = perf_counter() - began
+            others = searched(name, seed, "random", seconds)
+            runs.append({"seed": seed, "seconds": round(took, 1), **scores_of(rows, others)})
+            print(name, {k: round(v, 4) for k, v in runs[-1].items()}, flush=True)
+        results[name] = {"runs": runs, "summary": summary(runs)}
+    return results
+
+
+def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Mean, standard deviation and the p-value against the winner, by name."""
+    from scipy.stats import wilcoxon
+
+    names = [name for name in runs[0] if name not in ("seed", "seconds") and all(name in run for run in runs)]
+    winner = np.array([run["winner"] for run in runs])
+    told: dict[str, dict[str, float | None]] = {}
+    for name in names:
+        values = np.array([run[name] for run in runs])
+        p = float(wilcoxon(winner, values).pvalue) if name != "winner" and (winner != values).any() else None
+        told[name] = {"mean": fmean(values), "sd": stdev(values) if len(runs) > 1 else None, "p": p}
+    return told
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The means as lines of text."""
+    lines = []
+    for name, result in results.items():
+        lines.append(f"{name}, {len(result['runs'])} splits")
+        for rival, figures in result["summary"].items():
+            sd = "" if figures["sd"] is None else f" ± {figures['sd']:.4f}"
+            p = "" if figures["p"] is None else f"  p = {figures['p']:.3f}"
+            lines.append(f"  {rival:24} {figures['mean']:.4f}{sd}{p}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="*", default=DATA, help=f"some of {', '.join(DATA)}")
+    parser.add_argument("--seeds", type=int, default=10, help="splits, from seed 0 on")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each search")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    found = main(datasets=chosen.datasets, seeds=range(chosen.seeds), seconds=chosen.seconds)
+    print(table(found))
+    if tuple(chosen.datasets) == DATA and chosen.seeds == 10:
+        print(write("quality", "python -m experiments.quality", found))
+    else:
+        print(f"a part alone: {FOLDER}/quality.json stays as it was")

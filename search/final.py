@@ -1,0 +1,180 @@
+"""The end of a search: the best are trained again with other initial weights, the winner on all that is not held out.
+
+The lowest of many validation losses is in part luck. So the finalists are compared on other folds of the rows, with
+other initial weights.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from machgraph.parametric_machine import ParametricMachine
+from search.data import Dataset
+from search.facts import Facts
+from search.leaderboard import NAMES, row, spread
+from search.point import Point
+from search.population import Outcome, cores, outputs, refit, scores, train
+from search.record import Record, Row, Settings
+from search.rivals import draws, plain, reference
+
+FOLDS = 5  # at least, where there is time
+STEPS = ((5, 3, 5), (4, 2, 5), (4, 2, 3), (4, 1, 3), (2, 1, 3), (2, 1, 1), (1, 1, 1))  # from thorough to quick
+SHARE = 0.5  # of the time of the search, that its end may take
+
+
+@dataclass(frozen=True)
+class Final:
+    """What the end of a search gave.
+
+    Parameters
+    ----------
+    rows : finalists, best first; their ensemble; the rivals.
+    winner : the record of the winner.
+    machines : the winner's, one for each initial weights, trained on all that is not held out.
+    sharpness : of their outputs, as the validation parts have it: see ``search.population.Outcome``.
+    """
+
+    rows: tuple[Row, ...]
+    winner: Record
+    machines: tuple[ParametricMachine, ...]
+    sharpness: float
+
+
+def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: Facts) -> Final:
+    """Train finalists, winner and rivals as they are to be compared, and look at the held-out part.
+
+    Parameters
+    ----------
+    best : one record an architecture, best first; at least one.
+
+    Notes
+    -----
+    All are trained by the recipe of the search without its halving, which is a choice among candidates; early stopping
+    stays. The winner has the lowest loss over folds that no candidate was chosen by. For the held-out part each is
+    trained on training and validation rows together, with each of the initial weights, on a schedule as long as was
+    best before. The ensemble is of the finalists, which differ more than one architecture's trainings do.
+    """
+    finalists, seeds, parts = affordable(best, settings)
+    best, initial = chosen(best, finalists), [settings.seed + i for i in range(seeds)]
+    folds = dataset.folds(parts, settings.seed + 1) if parts > 1 else (dataset,)
+    recipe = replace(settings.recipe, rungs=())
+
+    def trained(points: Sequence[Point], weights: Sequence[int], some: Sequence[Dataset]) -> list[list[Outcome]]:
+        pairs = [(point, seed) for point in points for seed in weights]
+        outcomes = train([p for p, _ in pairs], some, recipe, settings.seed, seeds=[s for _, s in pairs])
+        return [outcomes[i : i + len(weights)] for i in range(0, len(outcomes), len(weights))]
+
+    results = trained([record.canonical for record in best], initial, folds)
+    order = sorted(range(len(best)), key=lambda i: (_comparable(fmean(o.loss for o in results[i])), i))
+    winner = best[order[0]]
+    random = [outcomes[0] for outcomes in trained(draws(settings), initial[:1], folds[:1])]
+    middle = sorted(range(len(random)), key=lambda i: _comparable(random[i].loss))[len(random) // 2]
+    named = [
+        ("winner", winner.canonical, results[order[0]]),
+        (f"random (median of {len(random)})", draws(settings)[middle], [random[middle]]),
+    ]
+    mlp = plain(winner.canonical, dataset.shape)
+    named.append(("plain CNN" if mlp.kind == "convolution" else "plain MLP", mlp, trained([mlp], initial, folds)[0]))
+
+    members = [(best[i].canonical, results[i]) for i in order]  # each once: the winner is the first of both
+    wanted = [(point, outcomes, seed) for _, point, outcomes in named for seed in initial]
+    wanted += [(point, outcomes, initial[0]) for point, outcomes in members[1:]]
+    refitted = refit(
+        [point for point, _, _ in wanted],
+        dataset.whole(),
+        recipe,
+        [max(1, round(fmean(outcome.best_epoch for outcome in outcomes))) for _, outcomes, _ in wanted],
+        seed=settings.seed,
+        seeds=[seed for _, _, seed in wanted],
+    )
+    said = [
+        _sharpness(outcomes) * outputs(machine, dataset, dataset.test)
+        for machine, (_, outcomes, _) in zip(refitted, wanted, strict=True)
+    ]
+    (first, *rivals) = [
+        held_out(row(name, point, outcomes, facts), said[i * seeds : (i + 1) * seeds], dataset)
+        for i, (name, point, outcomes) in enumerate(named)
+    ]
+    rows = [replace(first, trial=winner.number)]
+    rows += [
+        row(name, best[i].canonical, results[i], facts, trial=best[i].number)
+        for name, i in zip(NAMES[1:], order[1:], strict=False)
+    ]
+    if len(best) > 1:
+        rows.append(together([said[0], *said[len(named) * seeds :]], rows[: len(best)], dataset))
+    others = [*rivals, reference(dataset)]
+    return Final(
+        (*rows, *(rival for rival in others if rival)), winner, tuple(refitted[:seeds]), _sharpness(results[order[0]])
+    )
+
+
+def _sharpness(outcomes: Sequence[Outcome]) -> float:
+    return fmean(outcome.sharpness for outcome in outcomes)
+
+
+def chosen(best: Sequence[Record], number: int) -> list[Record]:
+    """The finalists, best first: of each kind of machine as many, while there are."""
+    places: Counter[str] = Counter()
+    turns = []
+    for record in best:
+        turns.append(places[record.canonical.kind])
+        places[record.canonical.kind] += 1
+    first = sorted(range(len(best)), key=lambda i: (turns[i], i))[:number]
+    return [best[i] for i in sorted(first)]
+
+
+def affordable(best: Sequence[Record], settings: Settings) -> tuple[int, int, int]:
+    """How many finalists, initial weights and folds: as many as the settings want, or as there is time for.
+
+    A search without a limit of time does all, so that it gives the same each time.
+    """
+    wish = min(settings.finalists, len(best)), settings.seeds, max(settings.folds, FOLDS)
+    if settings.seconds is None:
+        return wish
+
+    def seconds(finalists: int, seeds: int, folds: int) -> float:
+        """Of training: finalists and a plain network on all folds, random draws; then the winner and its rivals."""
+        records = chosen(best, finalists)
+        whole = [settings.recipe.epochs * r.seconds / max(1, r.epochs) / settings.folds for r in records]
+        validated = folds * seeds * (sum(whole) + max(whole)) + 5 * fmean(whole)
+        return (validated + 3 * seeds * max(whole) + sum(whole)) / cores()
+
+    steps = [wish, *((min(f, wish[0]), min(s, wish[1]), k) for f, s, k in STEPS)]
+    return next((step for step in steps if seconds(*step) <= SHARE * settings.seconds), steps[-1])
+
+
+def folds_of(dataset: Dataset, settings: Settings) -> tuple[Dataset, ...]:
+    """What candidates are trained and validated on."""
+    return (dataset,) if settings.folds == 1 else dataset.folds(settings.folds, settings.seed)
+
+
+def held_out(row: Row, said: Sequence[NDArray[np.float64]], dataset: Dataset) -> Row:
+    """The row of machines with what they do on the held-out part, on average, from what they say of it."""
+    losses, found = zip(*(scores(dataset, dataset.test, outputs) for outputs in said), strict=True)
+    return replace(row, test_loss=fmean(losses), test_score=fmean(found), test_sd=spread(found))
+
+
+@np.errstate(invalid="ignore")  # of a machine that diverged
+def together(outputs: Sequence[NDArray[np.float64]], rows: Sequence[Row], dataset: Dataset) -> Row:
+    """The row of machines that answer together: by the mean of their probabilities, or of their values."""
+    said = np.stack(outputs)
+    if dataset.task == "classification":
+        logarithms = said - np.logaddexp.reduce(said, axis=2, keepdims=True)
+        mean = np.logaddexp.reduce(logarithms, axis=0) - math.log(len(outputs))
+    else:
+        mean = said.mean(axis=0)
+    loss, score = scores(dataset, dataset.test, mean)
+    parameters, flops, seconds = (
+        sum(getattr(row, name) for row in rows) for name in ("parameters", "flops", "seconds")
+    )
+    depth = max(row.depth for row in rows)
+    return Row("ensemble", rows[0].trial, None, None, None, loss, score, depth, parameters, flops, seconds)
+
+
+def _comparable(loss: float) -> float:
+    return loss if math.isfinite(loss) else math.inf

@@ -1,0 +1,40 @@
+"""From a point of the space to a machine, and from the rows of the data to what the machine reads and answers."""
+
+import torch
+from torch import Tensor
+
+from machgraph.parametric import ConvMachine, DenseMachine
+from machgraph.parametric_machine import ParametricMachine
+from search.point import Kind, Point
+from search.shape import Shape
+
+
+def build(point: Point, shape: Shape, seed: int) -> ParametricMachine:
+    """The machine of a point, with the initial weights that the seed draws."""
+    activation = ("identity", *point.activations, "identity")
+    generator = torch.Generator().manual_seed(seed)
+    widths = point.partition(shape).widths
+    if point.kind == "dense":
+        return DenseMachine(widths, activation=activation, shortcuts=point.mask, generator=generator)
+    axes = len(shape.size)
+    return ConvMachine(
+        widths,
+        (point.kernel,) * axes,
+        activation=activation,
+        shortcuts=point.mask,
+        dilation=point.dilation,
+        scales=(0, *point.scales),
+        generator=generator,
+    )
+
+
+def laid_out(x: Tensor, shape: Shape, kind: Kind) -> Tensor:
+    """Rows of features as a machine of this kind reads them: ``(row, feature)`` or ``(row, channel, *size)``."""
+    return x if kind == "dense" else x.reshape(-1, *shape.image)
+
+
+def answers(machine: ParametricMachine, x: Tensor, shape: Shape) -> Tensor:
+    """What a machine says of rows of features, ``(row, output)``: its last block, as the mean over positions."""
+    z = machine(laid_out(x, shape, "convolution" if machine.dimensions else "dense"))
+    outputs = machine.output(z)
+    return outputs.flatten(2).mean(2) if machine.dimensions else outputs

@@ -1,0 +1,107 @@
+"""What a winner is measured against: luck, a plain network of its size, and scikit-learn called by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.svm import SVC, SVR
+
+from search import rivals
+from search.data import load
+from search.point import canonical, hyperparameters
+from search.recipe import Recipe
+from search.run import Settings
+from search.shape import Shape
+from search.space import Space
+
+FREE = {"widths": (1, 8, 64), "activations": ("relu", "tanh"), "weight_decays": (0.1, 1.0), "batch_sizes": (16, 32)}
+DENSE = Space(**FREE)
+CONVOLUTION = Space(**FREE, kind="convolution", kernels=(1, 3), dilations=(1, 2), max_scale=2, heads=(2, 3))
+
+shapes = st.builds(
+    lambda channels, size, outputs: Shape(channels * int(np.prod(size)), outputs, (channels, *size)),
+    st.integers(1, 5),
+    st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    st.integers(1, 20),
+)
+
+
+@pytest.mark.parametrize("space", [DENSE, CONVOLUTION], ids=lambda space: space.kind)
+@given(seed=st.integers(0, 2**32), shape=shapes)
+def test_plain_network_is_as_near_in_parameters_as_one_width_allows(space, seed, shape):
+    point = canonical(space.sample(np.random.default_rng(seed)))
+    plain = rivals.plain(point, shape)
+    assert hyperparameters(plain) == hyperparameters(point)
+    assert (plain.kind, plain.kernel, plain.dilation) == (point.kind, point.kernel, point.dilation)
+    assert plain.blocks == max(1, point.blocks)
+    assert np.array_equal(plain.mask, np.eye(plain.blocks + 2, k=-1, dtype=bool))
+    assert len(set(plain.widths)) == len(set(plain.activations)) == 1
+    assert plain.activations[0] in (point.activations or ("relu",))
+    assert plain.scales == (point.scales if point.blocks or space is DENSE else (0, *point.scales))
+
+    def distance(width):
+        other = replace(plain, widths=(width,) * plain.blocks)
+        return abs(other.parameters(shape) - point.parameters(shape))
+
+    width = plain.widths[0]
+    assert distance(width) <= min(distance(width + 1), distance(max(1, width - 1)))
+
+
+def test_draws_are_uniform_ones_that_no_trial_sees():
+    settings = Settings("digits", None, None, 7, "random", 9, None, 3, DENSE, Recipe())
+    rng = np.random.default_rng((7, 2**32))
+    assert rivals.draws(settings) == [canonical(DENSE.sample(rng)) for _ in range(5)]
+    assert rivals.draws(replace(settings, seed=8)) != rivals.draws(settings)
+
+
+# ---- scikit-learn ------------------------------------------------------------------------------------------------
+
+MODELS = {
+    "breast_cancer": {
+        "linear": LogisticRegression(max_iter=1000), "trees": ExtraTreesClassifier(300, random_state=0), "SVM": SVC(),
+    },
+    "diabetes": {"linear": RidgeCV(), "trees": ExtraTreesRegressor(300, random_state=0), "SVM": SVR()},
+}  # fmt: skip
+
+
+def by_hand(model, train, part, classes):
+    answers = model.fit(train.x, train.y).predict(part.x)
+    return accuracy_score(part.y, answers) if classes else r2_score(part.y, answers)
+
+
+@pytest.mark.parametrize("most", [None, 100], ids=["all", "too many rows for an SVM"])
+@pytest.mark.parametrize("source", MODELS)
+def test_reference_is_the_best_of_scikit_learn_by_validation(source, most, monkeypatch):
+    dataset, models = load(source, seed=1), dict(MODELS[source])
+    if most:
+        monkeypatch.setattr(rivals, "MOST_ROWS", most)
+        del models["SVM"]
+    validated = {
+        name: by_hand(model, dataset.train, dataset.validation, dataset.classes) for name, model in models.items()
+    }
+    best = max(validated, key=validated.get)
+    row = rivals.reference(dataset)
+    assert row.name == f"scikit-learn ({best})"
+    assert row.score == pytest.approx(validated[best])
+    rows = dataset.train.joined(dataset.validation)
+    assert row.test_score == pytest.approx(by_hand(models[best], rows, dataset.test, dataset.classes))
+    assert (row.trial, row.point, row.loss, row.test_loss) == (None,) * 4
+    assert row.seconds > 0
+
+
+def test_held_out_part_has_no_say_in_which_it_is():
+    dataset = load("diabetes", seed=1)
+    other = replace(dataset, test=replace(dataset.test, x=np.zeros_like(dataset.test.x)))
+    one, two = rivals.reference(dataset), rivals.reference(other)
+    assert (one.name, one.score) == (two.name, two.score)
+    assert one.test_score != two.test_score
+
+
+def test_without_scikit_learn_there_is_no_reference(monkeypatch):
+    monkeypatch.setattr(rivals, "find_spec", lambda name: None)
+    assert rivals.reference(load("diabetes")) is None
