@@ -167,10 +167,11 @@ def footnotes(rows: Sequence[Row]) -> Text:
 def _cells(row: Row) -> list[str]:
     point = row.point
     blocks = "-".join(map(str, point.widths)) or "none" if point else ""
+    numbers = row.depth, row.parameters, row.flops  # none of which a rival from elsewhere has
     cuts = sum(edge for o, heard in enumerate(point.shortcuts) for edge in heard[: max(0, o - 1)]) if point else ""
     return [
         row.name.split(" (")[0], blocks, str(cuts), *map(_number, (row.loss, row.score, row.test_score)),
-        _number(row.test_sd).removeprefix("0"), *map(_short, (row.depth, row.parameters, row.flops)),
+        _number(row.test_sd).removeprefix("0"), *(_short(n) if n else "" for n in numbers),
         f"{row.seconds:.1f}",
     ]  # fmt: skip
 

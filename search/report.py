@@ -201,9 +201,7 @@ def _line(facts: Facts, row: Row) -> dict[str, Any]:
             score_text(facts, row.score),
             score_text(facts, row.test_score),
             loss_text(row.loss),
-            row.depth,
-            grouped(row.parameters),
-            grouped(row.flops),
+            *(grouped(number) if number else "–" for number in (row.depth, row.parameters, row.flops)),
             time_text(row.seconds),
         ],
     }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
 from search import evolution
-from search.evolution import RegularizedEvolution, distributions
+from search.evolution import RegularizedEvolution, beginning, distributions
 from search.mutation import mutate
 from search.one_of import OneOf
 from search.point import Point, canonical
@@ -257,12 +257,20 @@ def test_the_parent_is_the_best_of_the_living(direction, monkeypatch):
 
 
 @every_space
-def test_evolution_draws_at_random_until_it_has_a_population(space):
+def test_evolution_draws_beginnings_until_it_has_a_population(space):
     history = [past(point, math.inf, space=space) for point in draws(30, space=space)]
     history += [past(point, 1.0, space=space) for point in draws(19, seed=1, space=space)]
     study = new_study("evolution", history=history, space=space)
     rng, seen = np.random.default_rng((0, 49)), {canonical(space.decode(t.params)) for t in history}
-    assert suggest(study.ask(), space) == next(p for _ in range(20) if canonical(p := space.sample(rng)) not in seen)
+    spaces = space.spaces if space is BOTH else (space,)
+    one = spaces[rng.integers(len(spaces))]
+    assert suggest(study.ask(), space) == next(p for _ in range(20) if canonical(p := beginning(one, rng)) not in seen)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([*BOTH.spaces, replace(SPACE, max_span=1)]))
+def test_beginnings_are_in_the_space(seed, space):
+    point = beginning(space, np.random.default_rng(seed))
+    assert space.decode(space.encode(point)) == point
 
 
 @every_space
