@@ -80,7 +80,7 @@ def options(
 def search(
     data: Annotated[
         str,
-        typer.Argument(metavar="DATA", help="digits, breast_cancer, diabetes, or a CSV or Parquet file."),
+        typer.Argument(metavar="DATA", help="digits, breast_cancer, diabetes, sunspots, or a CSV or Parquet file."),
     ],
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What to predict; a file needs it.")] = None,
     task: Annotated[
