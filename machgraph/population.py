@@ -112,10 +112,16 @@ class Population:
         Raises
         ------
         TypeError : something else than a dense, convolutional or recurrent machine.
+        ValueError : a machine of half precision.
         """
         if not isinstance(machine, ParametricMachine):
             raise TypeError(
                 f"got {type(machine).__name__}: a population trains dense, convolutional, recurrent machines"
+            )
+        if machine.weight.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"got a machine of {machine.weight.dtype}: running means of training need torch.float32 or more, so "
+                "convert it with machine.float()"
             )
         trainer: Trainer = self._compiled if trains(machine) else self._stacked
         candidate = Candidate(machine, optimizer, trainer)

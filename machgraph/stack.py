@@ -330,7 +330,9 @@ def _geometry(candidate: "Candidate") -> Any:
     widths, weight = machine.partition.widths, machine.weight
     shape = type(machine), weight.shape[2:], widths[0], widths[-1], weight.dtype, weight.device
     kernel = [str(getattr(machine, name, None)) for name in ("dilation", "padding", "scales", "pooling", "timeblock")]
-    return (*shape, *kernel, candidate.optimizer.kind)
+    # a nonlinearity of one's own may not be a number at 0, which slots that a candidate lacks hold: these stay alone
+    own = () if machine.is_named else (machine.partition.widths, machine.shortcuts.tobytes(), machine.activation)
+    return (*shape, *kernel, candidate.optimizer.kind, *own)
 
 
 def _slots(machine: ParametricMachine, blocks: int) -> Any:

@@ -406,3 +406,28 @@ def test_calibration_finds_the_sharpness_of_the_lowest_loss(compiled_loop, monke
 def test_only_classes_are_calibrated():
     with pytest.raises(ValueError, match="only the cross-entropy"):
         mg.Population(mg.Objective("squared_error")).calibrate([])
+
+
+def test_a_nonlinearity_that_is_no_number_at_zero_spoils_nobody():
+    def root(y):
+        return y.abs().sqrt()
+
+    x, y = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(40, 1)
+    (data,) = mg.batches(x, y, 20)
+    losses = []
+    for widths in ([4], [4, 8]):
+        population = mg.Population(mg.Objective("squared_error"))
+        for width in widths:
+            machine = mg.DenseMachine(
+                (3, width, 1), activation=("identity", root, "identity"), generator=torch.Generator().manual_seed(1)
+            )
+            population.enter(machine, mg.Optimizer(learning_rate=0.01))
+        losses.append([population.descend(data, [1.0, 1.0])[0] for _ in range(2)])
+    assert np.isfinite(losses[0]).all()
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_refused(dtype):
+    with pytest.raises(ValueError, match="running means of training need"):
+        mg.Population(mg.Objective("squared_error")).enter(mg.DenseMachine((2, 1), dtype=dtype), mg.Optimizer())
