@@ -1,29 +1,34 @@
 """Many candidates trained side by side: with early stopping, and halved at each rung.
 
-A candidate sees the same batches and begins from the same weights as when it is trained alone.
+A candidate sees the same batches and begins from the same weights as when it is trained alone. Where each has its own
+compiled loop, nobody waits for another but at the rungs; what is stacked to one tensor program goes in step.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from machgraph.compiled_training import trains
 from machgraph.parametric_machine import ParametricMachine
 from machgraph.population import Candidate, Population
-from machgraph.training import Batches, Objective, Optimizer, batches
+from machgraph.training import Optimizer
 from search.data import Dataset, Part
-from search.machine import answers, build, laid_out
+from search.lessons import Lessons
+from search.machine import answers, build
 from search.point import Kind, Point
 from search.recipe import Recipe
 
-CHUNK = 1024  # samples that are measured at once
+NEWS = 0.1  # seconds between two looks at how far the threads have come
 
 Measured = tuple[float, float, float]  # loss, score, sharpness
+Progress = Callable[[int, int], None]  # told an epoch, and how many candidates are still running
 
 Status = Literal["complete", "stopped", "halved", "diverged"]
 
@@ -84,7 +89,7 @@ def train(
     folds: Sequence[Dataset],
     recipe: Recipe,
     seed: int,
-    progress: Callable[[int, int], None] = lambda epoch, running: None,
+    progress: Progress = lambda epoch, running: None,
     *,
     seeds: Sequence[int] | None = None,
 ) -> list[Outcome]:
@@ -97,33 +102,31 @@ def train(
         ``validation``; ``test`` is not looked at. Early stopping and halving go by the means over the folds.
     recipe : schedule, regularization, early stopping and halving.
     seed : of the order of the batches, and of the initial weights.
-    progress : told the epoch and how many candidates are still running.
+    progress : told now and then the epoch that all running candidates have done, and how many these are.
     seeds : of the initial weights, one for each candidate, in place of ``seed``.
 
     Returns
     -------
     One outcome a candidate, in their order.
     """
-    cohorts = [_Cohort(dataset, recipe, seed) for dataset in folds]
+    lessons = [Lessons(dataset, recipe, seed) for dataset in folds]
     runners = [
-        _Runner([cohort.enter(point, initial) for cohort in cohorts])
+        _Runner(point, [build(point, one.dataset.shape, initial) for one in lessons], recipe.epochs)
         for point, initial in zip(points, seeds or [seed] * len(points), strict=True)
     ]
+    groups = _groups(runners, lessons)
     running = runners
-    for epoch in range(recipe.epochs if points else 0):
-        measured: dict[Candidate, Measured] = {}
-        for cohort in cohorts:
-            cohort.descend(epoch)
-            measured |= cohort.measure()
-        for runner in running:
-            runner.record([measured[candidate] for candidate in runner.candidates])
-        leavers = _leavers(running, epoch + 1, recipe)
-        for i, cohort in enumerate(cohorts):
-            cohort.leave([runner.candidates[i] for runner in leavers])
-        running = [runner for runner in running if runner not in leavers]
-        progress(epoch + 1, len(running))
+    for end in (*recipe.rungs, recipe.epochs):
         if not running:
             break
+        _side_by_side(groups, end, recipe.patience, progress)
+        running = [runner for runner in running if runner.status is None]
+        if end < recipe.epochs:
+            for runner in _slow(running, recipe.reduction):
+                runner.status = "halved"
+            running = [runner for runner in running if runner.status is None]
+        for group in groups:
+            group.dismiss()
     return [runner.outcome() for runner in runners]
 
 
@@ -145,118 +148,152 @@ def refit(
     recipe : its schedule, which is as long as each machine's epochs; nothing is stopped or halved.
     seed : of the order of the batches.
     """
-    cohort = _Cohort(dataset, recipe, seed)
-    candidates = [cohort.enter(point, initial) for point, initial in zip(points, seeds, strict=True)]
-    lengths = dict(zip(candidates, epochs, strict=True))
-    for epoch in range(max(epochs, default=0)):
-        cohort.descend(epoch, lengths)
-        done = [candidate for candidate, last in zip(candidates, epochs, strict=True) if last == epoch + 1]
-        for candidate in done:
-            candidate.store()
-        cohort.leave(done)
-    return [candidate.machine for candidate in candidates]
-
-
-class _Cohort:
-    """All candidates on one data set: a population for each kind of input and size of batches."""
-
-    def __init__(self, dataset: Dataset, recipe: Recipe, seed: int) -> None:
-        self.dataset, self.recipe = dataset, recipe
-        self.order = torch.Generator().manual_seed(seed)
-        self.objective = _objective(dataset, recipe.label_smoothing)
-        self.populations: dict[tuple[Kind, int], Population] = {}
-        self.validation: dict[Kind, tuple[Batches, ...]] = {}
-
-    def enter(self, point: Point, seed: int) -> Candidate:
-        kind = point.kind, min(point.batch_size, len(self.dataset.train))
-        if kind not in self.populations:
-            self.populations[kind] = Population(self.objective, threads=cores())
-        machine = build(point, self.dataset.shape, seed)
-        settings = Optimizer("adamw", learning_rate=point.learning_rate, weight_decay=point.weight_decay)
-        return self.populations[kind].enter(machine, settings)
-
-    def descend(self, epoch: int, lengths: Mapping[Candidate, int] | None = None) -> None:
-        """An epoch of everybody: the samples come in one order for all, the schedules may have lengths of their own."""
-        y, recipe = _targets(self.dataset.train, self.dataset), self.recipe
-        shuffled = torch.randperm(len(y), generator=self.order)
-        for (kind, size), population in self.populations.items():
-            if not population.candidates:
-                continue
-            steps = recipe.steps(len(y), size)
-            (data,) = batches(_inputs(self.dataset.train, self.dataset, kind), y, size, shuffled[: steps * size])
-            ends = [lengths[candidate] if lengths else recipe.epochs for candidate in population.candidates]
-            rates = {end: [recipe.rate((epoch + k / steps) / end) for k in range(steps)] for end in set(ends)}
-            population.descend(data, [rates[end] for end in ends])
-
-    def measure(self) -> dict[Candidate, Measured]:
-        """Loss, score and sharpness on the validation part, of each candidate that has not left."""
-        part, results = self.dataset.validation, dict[Candidate, Measured]()
-        for (kind, _), population in self.populations.items():
-            if kind not in self.validation:
-                self.validation[kind] = _parts(part, self.dataset, kind)
-            data = self.validation[kind]
-            if self.dataset.task == "classification":
-                results |= dict(zip(population.candidates, population.calibrate(data), strict=True))
-                continue
-            variance = float(part.y.var())
-            for candidate, (loss, _) in zip(population.candidates, population.measure(data), strict=True):
-                results[candidate] = loss, 1 - loss / variance, 1.0
-        return results
-
-    def leave(self, candidates: Sequence[Candidate]) -> None:
-        for population in self.populations.values():
-            population.leave(candidates)
+    lessons = [Lessons(dataset, recipe, seed)]
+    runners = [
+        _Runner(point, [build(point, dataset.shape, initial)], length, is_measured=False)
+        for point, length, initial in zip(points, epochs, seeds, strict=True)
+    ]
+    _side_by_side(_groups(runners, lessons), max(epochs, default=0), None)
+    return [runner.machines[0] for runner in runners]
 
 
 @dataclass(eq=False)
 class _Runner:
-    """How a candidate fares, on each of the folds; its machines hold the weights of its best epoch."""
+    """How a candidate fares, on each of the folds; its first machine holds the weights of its best epoch.
 
-    candidates: list[Candidate]
-    status: Status = "complete"
+    ``length`` is that of its schedule; one that is not measured holds the weights of its last epoch.
+    """
+
+    point: Point
+    machines: list[ParametricMachine]
+    length: int
+    is_measured: bool = True
+    candidates: list[Candidate] = field(default_factory=list)
+    status: Status | None = None
     loss: float = float("nan")
     score: float = float("nan")
     sharpness: float = 1.0
     best_epoch: int = 0
     curve: list[float] = field(default_factory=list)
 
-    def record(self, results: Sequence[Measured]) -> None:
-        """Take down an epoch's results, and the weights if it was never better."""
+    def record(self, results: Sequence[Measured], patience: int | None) -> None:
+        """Take down an epoch's results, and the weights if it was never better; see whether to go on."""
         loss, score, sharpness = map(float, np.mean(results, axis=0))
         self.curve.append(loss)
         if loss < self.loss or (np.isnan(self.loss) and np.isfinite(loss)):
             self.loss, self.score, self.sharpness, self.best_epoch = loss, score, sharpness, len(self.curve)
             self.candidates[0].store()
+        if not np.isfinite(loss):
+            self.status = "diverged"
+        elif len(self.curve) == self.length:
+            self.status = "complete"
+        elif patience is not None and len(self.curve) - self.best_epoch >= patience:
+            self.status = "stopped"
 
     def outcome(self) -> Outcome:
         seconds = sum(candidate.seconds for candidate in self.candidates)
+        assert self.status is not None  # it has run to an end
         return Outcome(
             self.status, len(self.curve), self.best_epoch, self.loss, self.score, tuple(self.curve), seconds,
-            self.sharpness, self.candidates[0].machine,
+            self.sharpness, self.machines[0],
         )  # fmt: skip
 
 
-def _leavers(running: Sequence[_Runner], epoch: int, recipe: Recipe) -> list[_Runner]:
-    """Mark and return those who go no further: diverged, stopped early, or not among the best of its kind at a rung."""
-    leaving = []
-    for runner in running:
-        if not np.isfinite(runner.curve[-1]):
-            runner.status = "diverged"
-        elif recipe.patience is not None and epoch - runner.best_epoch >= recipe.patience and epoch < recipe.epochs:
-            runner.status = "stopped"
-        else:
-            continue
-        leaving.append(runner)
-    if epoch in recipe.rungs:
-        kinds: dict[type[ParametricMachine], list[_Runner]] = {}  # which learn at different speeds
-        for runner in sorted(running, key=lambda runner: runner.loss):
-            if runner not in leaving:
-                kinds.setdefault(type(runner.candidates[0].machine), []).append(runner)
-        for staying in kinds.values():
-            for runner in staying[-(-len(staying) // recipe.reduction) :]:
-                runner.status = "halved"
-                leaving.append(runner)
-    return leaving
+class _Group:
+    """Runners that go in step, whatever the other groups do: a population for each fold, kind and size of batches."""
+
+    def __init__(self, runners: Sequence[_Runner], lessons: Sequence[Lessons]) -> None:
+        self.running, self.done = list(runners), 0
+        self.populations: list[tuple[Lessons, Kind, int, Population]] = []
+        for fold, one in enumerate(lessons):
+            made: dict[tuple[Kind, int], Population] = {}
+            for runner in runners:
+                point = runner.point
+                kind = point.kind, min(point.batch_size, len(one.dataset.train))
+                if kind not in made:
+                    made[kind] = Population(one.objective, threads=1)
+                    self.populations.append((one, *kind, made[kind]))
+                settings = Optimizer("adamw", learning_rate=point.learning_rate, weight_decay=point.weight_decay)
+                runner.candidates.append(made[kind].enter(runner.machines[fold], settings))
+
+    def run(self, end: int, patience: int | None, stopped: Event) -> None:
+        """Train up to an epoch, those who do not end before."""
+        while self.running and self.done < end and not stopped.is_set():
+            measured: dict[Candidate, Measured] = {}
+            owners = {candidate: runner for runner in self.running for candidate in runner.candidates}
+            for lessons, kind, size, population in self.populations:
+                if not population.candidates:
+                    continue
+                steps, lengths = lessons.steps(size), [owners[c].length for c in population.candidates]
+                rates = {
+                    n: [lessons.recipe.rate((self.done + k / steps) / n) for k in range(steps)] for n in set(lengths)
+                }
+                population.descend(lessons.epoch(self.done, kind, size), [rates[n] for n in lengths])
+                if any(owners[candidate].is_measured for candidate in population.candidates):
+                    measured |= _measured(population, lessons, kind)
+            self.done += 1
+            for runner in self.running:
+                if runner.is_measured:
+                    runner.record([measured[candidate] for candidate in runner.candidates], patience)
+                elif self.done == runner.length:
+                    runner.candidates[0].store()
+                    runner.status = "complete"
+            self.dismiss()
+
+    def dismiss(self) -> None:
+        """Go on without those who have ended."""
+        leaving = {c for runner in self.running if runner.status is not None for c in runner.candidates}
+        if leaving:
+            for *_, population in self.populations:
+                population.leave([candidate for candidate in population.candidates if candidate in leaving])
+            self.running = [runner for runner in self.running if runner.status is None]
+
+
+def _measured(population: Population, lessons: Lessons, kind: Kind) -> dict[Candidate, Measured]:
+    """Loss, score and sharpness on the validation part."""
+    data = lessons.validation(kind)
+    if lessons.objective.loss == "cross_entropy":
+        return dict(zip(population.candidates, population.calibrate(data), strict=True))
+    variance = float(lessons.dataset.validation.y.var())
+    return {
+        candidate: (loss, 1 - loss / variance, 1.0)
+        for candidate, (loss, _) in zip(population.candidates, population.measure(data), strict=True)
+    }
+
+
+def _groups(runners: Sequence[_Runner], lessons: Sequence[Lessons]) -> list[_Group]:
+    """Each of the compiled loop alone, the most work first; all others, which are stacked, together."""
+    apart = [runner for runner in runners if all(map(trains, runner.machines))]
+    stacked = [runner for runner in runners if runner not in apart]
+    apart.sort(key=lambda runner: -runner.point.flops(lessons[0].dataset.shape) * runner.length)
+    return [_Group(some, lessons) for some in (*([runner] for runner in apart), stacked) if some]
+
+
+def _side_by_side(
+    groups: Iterable[_Group], end: int, patience: int | None, progress: Progress = lambda epoch, running: None
+) -> None:
+    """Run all groups up to an epoch, on as many threads as there are cores; an interrupt lets none begin another."""
+    groups = [group for group in groups if group.running]
+    stopped = Event()
+    with ThreadPoolExecutor(cores()) as pool:
+        try:
+            waiting = {pool.submit(group.run, end, patience, stopped) for group in groups}
+            while waiting:
+                ended, waiting = wait(waiting, timeout=NEWS)
+                for future in ended:
+                    future.result()
+                running = [group for group in groups if group.running]
+                progress(min((group.done for group in running), default=end), sum(len(g.running) for g in running))
+        finally:
+            stopped.set()
+
+
+def _slow(running: Sequence[_Runner], reduction: int) -> list[_Runner]:
+    """Those who are not among the best of their kind, which learn at different speeds."""
+    kinds: dict[Kind, list[_Runner]] = {}
+    for runner in sorted(running, key=lambda runner: runner.loss):
+        kinds.setdefault(runner.point.kind, []).append(runner)
+    return [runner for some in kinds.values() for runner in some[-(-len(some) // reduction) :]]
 
 
 def cores() -> int:
@@ -267,25 +304,3 @@ def cores() -> int:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wish = os.environ.get("OMP_NUM_THREADS", "")
     return min(usable, int(wish)) if wish.isdigit() and int(wish) else usable
-
-
-# ---- data ------------------------------------------------------------------------------------------------------
-
-
-def _objective(dataset: Dataset, label_smoothing: float = 0.0) -> Objective:
-    if dataset.task == "regression":
-        return Objective("squared_error")
-    return Objective("cross_entropy", label_smoothing=label_smoothing)
-
-
-def _inputs(part: Part, dataset: Dataset, kind: Kind) -> Tensor:
-    return laid_out(torch.from_numpy(part.x), dataset.shape, kind)
-
-
-def _targets(part: Part, dataset: Dataset) -> Tensor:
-    y = torch.from_numpy(part.y)
-    return y[:, None] if dataset.task == "regression" else y
-
-
-def _parts(part: Part, dataset: Dataset, kind: Kind) -> tuple[Batches, ...]:
-    return batches(_inputs(part, dataset, kind), _targets(part, dataset), CHUNK)

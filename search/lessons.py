@@ -1,0 +1,74 @@
+"""What candidates learn from a data set and are measured on, the same for all of them."""
+
+from threading import Lock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from machgraph.training import Batches, Objective, batches
+from search.data import Dataset, Part
+from search.machine import laid_out
+from search.point import Kind
+from search.recipe import Recipe
+
+CHUNK = 1024  # samples that are measured at once
+KEPT = 2**28  # bytes of shuffled samples that are kept for those who come to an epoch later
+
+
+class Lessons:
+    """The epochs of a data set: in each its samples come in another order, which the seed and the epoch tell.
+
+    Several threads may ask at once.
+
+    Parameters
+    ----------
+    dataset : whose training part is learned, and whose validation part is measured on.
+    recipe : the steps of an epoch, and the smoothing of classes.
+    seed : of the orders.
+    """
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, seed: int) -> None:
+        self.dataset, self.recipe, self._seed = dataset, recipe, seed
+        smoothing = recipe.label_smoothing if dataset.task == "classification" else 0.0
+        loss = "cross_entropy" if dataset.task == "classification" else "squared_error"
+        self.objective = Objective(loss, label_smoothing=smoothing)  # type: ignore[arg-type]
+        self._lock = Lock()
+        self._kept: dict[tuple[int, Kind, int], Batches] = {}
+        self._validation: dict[Kind, tuple[Batches, ...]] = {}
+        bytes_ = dataset.train.x.nbytes * recipe.epochs
+        self._keeps = bytes_ <= KEPT
+
+    def steps(self, size: int) -> int:
+        """Of an epoch, in batches of this size."""
+        return self.recipe.steps(len(self.dataset.train), size)
+
+    def epoch(self, number: int, kind: Kind, size: int) -> Batches:
+        """The batches of an epoch, counted from 0, as a machine of this kind reads them."""
+        with self._lock:
+            found = self._kept.get((number, kind, size))
+        if found is not None:
+            return found
+        train = self.dataset.train
+        order = np.random.default_rng((self._seed, number)).permutation(len(train))[: self.steps(size) * size]
+        (data,) = batches(self._inputs(train, kind), _targets(train), size, torch.from_numpy(order))
+        if self._keeps:
+            with self._lock:
+                self._kept[number, kind, size] = data
+        return data
+
+    def validation(self, kind: Kind) -> tuple[Batches, ...]:
+        """The validation part, as a machine of this kind reads it."""
+        with self._lock:
+            if kind not in self._validation:
+                part = self.dataset.validation
+                self._validation[kind] = batches(self._inputs(part, kind), _targets(part), CHUNK)
+            return self._validation[kind]
+
+    def _inputs(self, part: Part, kind: Kind) -> Tensor:
+        return laid_out(torch.from_numpy(part.x), self.dataset.shape, kind)
+
+
+def _targets(part: Part) -> Tensor:
+    y = torch.from_numpy(part.y)
+    return y[:, None] if y.is_floating_point() else y
