@@ -7,17 +7,20 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.mutation import mutate
+from search.objectives import crowding, fronts
 from search.one_of import AnySpace, OneOf
 from search.point import Point, canonical
 from search.space import Choice, Space
 
 ATTEMPTS = 20  # draws, or mutations one on top of the other, to get a point that the study has not seen
+DRAWS = 1000  # to get one that is accepted
 
 
 def distributions(space: AnySpace) -> dict[str, BaseDistribution]:
@@ -47,6 +50,11 @@ def beginning(space: Space, rng: np.random.Generator) -> Point:
     return point
 
 
+def accepted(draw: Callable[[], Point], accepts: Callable[[Point], bool]) -> Point:
+    """What is drawn, again until it is accepted; the last if none is."""
+    return next((point for point in (draw() for _ in range(DRAWS)) if accepts(point)), None) or draw()
+
+
 class RegularizedEvolution(BaseSampler):
     """Proposes a mutation of the best of a random tournament among the youngest completed trials.
 
@@ -62,20 +70,31 @@ class RegularizedEvolution(BaseSampler):
     seed : 0 or more.
     population : how many of the last completed trials, of each kind, can be parents: older ones have died. Until there
         are so many, points are drawn by ``beginning``, again where the study has seen one.
-    tournament : how many of these, drawn at random, compete to be the parent.
+    tournament : how many of these, drawn at random, compete to be the parent. With several objectives those of the
+        better front win, and of one front the lonelier.
+    accepts : whether a point is worth a trial: another is drawn, or mutated further, where not.
 
     Raises
     ------
-    ValueError : not ``1 <= tournament <= population``; when asked, a study with several objectives.
+    ValueError : not ``1 <= tournament <= population``.
     """
 
-    def __init__(self, space: AnySpace, *, seed: int, population: int = 20, tournament: int = 5) -> None:
+    def __init__(
+        self,
+        space: AnySpace,
+        *,
+        seed: int,
+        population: int = 20,
+        tournament: int = 5,
+        accepts: Callable[[Point], bool] = lambda point: True,
+    ) -> None:
         """See the class."""
         if not 1 <= tournament <= population:
             raise ValueError(
                 f"got tournament={tournament}, population={population}: 1 <= tournament <= population must hold"
             )
         self._space, self._seed, self._population, self._tournament = space, seed, population, tournament
+        self._accepts = accepts
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole code, whatever the trials so far."""
@@ -85,8 +104,6 @@ class RegularizedEvolution(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The code of the child."""
-        if len(study.directions) > 1:
-            raise ValueError(f"got a study with {len(study.directions)} objectives: evolution needs exactly one")
         rng = np.random.default_rng((self._seed, trial.number))
         names = self._space.parameters.keys()
         spaces = self._space.spaces if isinstance(self._space, OneOf) else (self._space,)
@@ -94,14 +111,17 @@ class RegularizedEvolution(BaseSampler):
         earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number and names <= t.params.keys()]
         earlier = [t for t in earlier if self._point(t).kind == space.kind]
         seen = {canonical(self._point(t)) for t in earlier}
-        finite = [t for t in earlier if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])]
+        finite = [t for t in earlier if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))]
         if len(finite) < self._population:
-            child = self._new(beginning(space, rng), lambda _: beginning(space, rng), seen)
+
+            def drawn() -> Point:
+                return accepted(lambda: beginning(space, rng), self._accepts)
+
+            child = self._new(drawn(), lambda _: drawn(), seen)
         else:
             alive = finite[-self._population :]
-            sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
-            drawn = rng.choice(self._population, size=self._tournament, replace=False)
-            parent = min((alive[i] for i in drawn), key=lambda t: (sign * t.values[0], t.number))
+            ranked = _ranked(np.array([trial.values for trial in alive]) * _signs(study))
+            parent = alive[min(rng.choice(self._population, size=self._tournament, replace=False), key=ranked.index)]
             child = mutate(self._point(parent), space, rng)
             child = self._new(child, lambda point: mutate(point, space, rng), seen)
         return {name: value for name, value in self._space.encode(child).items() if name in search_space}
@@ -115,13 +135,26 @@ class RegularizedEvolution(BaseSampler):
     def _new(self, point: Point, change: Callable[[Point], Point], seen: set[Point]) -> Point:
         """The point, changed until the study has not seen it, or for so many times."""
         for _ in range(ATTEMPTS - 1):
-            if canonical(point) not in seen:
+            if canonical(point) not in seen and self._accepts(point):
                 break
             point = change(point)
         return point
 
     def _point(self, trial: FrozenTrial) -> Point:
         return _decode(self._space, tuple(trial.params[name] for name in self._space.parameters))
+
+
+def _signs(study: Study) -> NDArray[np.int64]:
+    return np.array([1 if direction == StudyDirection.MINIMIZE else -1 for direction in study.directions])
+
+
+def _ranked(values: NDArray[np.float64]) -> list[int]:
+    """Rows from the best to the worst: by front and loneliness in it; of one value by this; earlier rows first."""
+    places = fronts(values)
+    alone = np.empty(len(values))
+    for front in set(places.tolist()):
+        alone[places == front] = crowding(values[places == front])
+    return sorted(range(len(values)), key=lambda i: (places[i], -alone[i] if values.shape[1] > 1 else 0, i))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -17,6 +17,7 @@ from machgraph.parametric_machine import ParametricMachine
 from search.data import Dataset
 from search.facts import Facts
 from search.leaderboard import NAMES, row, spread
+from search.objectives import along, asked, fronts, measures
 from search.point import Point
 from search.population import Outcome, cores, outputs, refit, scores, train
 from search.record import Record, Row, Settings
@@ -59,10 +60,14 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     trained on training and validation rows together, with each of the initial weights, on a schedule as long as was
     best before. The ensemble is of the finalists, which differ more than one architecture's trainings do.
     """
+    best = front(best, settings)
     finalists, seeds, parts = affordable(best, settings)
     best, initial = chosen(best, finalists), [settings.seed + i for i in range(seeds)]
     folds = dataset.folds(parts, settings.seed + 1) if parts > 1 else (dataset,)
     recipe = replace(settings.recipe, rungs=())
+
+    def costs(point: Point) -> dict[str, float]:
+        return measures(point, facts.shape, asked(settings.objectives, settings.constraints))
 
     def trained(points: Sequence[Point], weights: Sequence[int], some: Sequence[Dataset]) -> list[list[Outcome]]:
         pairs = [(point, seed) for point in points for seed in weights]
@@ -72,11 +77,11 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     results = trained([record.canonical for record in best], initial, folds)
     order = sorted(range(len(best)), key=lambda i: (_comparable(fmean(o.loss for o in results[i])), i))
     winner = best[order[0]]
-    random = [outcomes[0] for outcomes in trained(draws(settings), initial[:1], folds[:1])]
+    random = [outcomes[0] for outcomes in trained(draws(settings, dataset.shape), initial[:1], folds[:1])]
     middle = sorted(range(len(random)), key=lambda i: _comparable(random[i].loss))[len(random) // 2]
     named = [
         ("winner", winner.canonical, results[order[0]]),
-        (f"random (median of {len(random)})", draws(settings)[middle], [random[middle]]),
+        (f"random (median of {len(random)})", draws(settings, dataset.shape)[middle], [random[middle]]),
     ]
     mlp = plain(winner.canonical, dataset.shape)
     named.append(("plain CNN" if mlp.kind == "convolution" else "plain MLP", mlp, trained([mlp], initial, folds)[0]))
@@ -97,13 +102,15 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
         for machine, (_, outcomes, _) in zip(refitted, wanted, strict=True)
     ]
     (first, *rivals) = [
-        held_out(row(name, point, outcomes, facts), said[i * seeds : (i + 1) * seeds], dataset)
+        held_out(row(name, point, outcomes, facts, costs(point)), said[i * seeds : (i + 1) * seeds], dataset)
         for i, (name, point, outcomes) in enumerate(named)
     ]
     rows = [replace(first, trial=winner.number)]
     rows += [
-        row(name, best[i].canonical, results[i], facts, trial=best[i].number)
-        for name, i in zip(NAMES[1:], order[1:], strict=False)
+        row(name, best[i].canonical, results[i], facts, best[i].measures, trial=best[i].number)
+        for name, i in zip(
+            NAMES[1:] if len(settings.objectives) == 1 else ("front",) * len(best), order[1:], strict=False
+        )
     ]
     if len(best) > 1:
         rows.append(together([said[0], *said[len(named) * seeds :]], rows[: len(best)], dataset))
@@ -115,6 +122,15 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
 
 def _sharpness(outcomes: Sequence[Outcome]) -> float:
     return fmean(outcome.sharpness for outcome in outcomes)
+
+
+def front(best: Sequence[Record], settings: Settings) -> Sequence[Record]:
+    """With several objectives some of the front that are spread over it, in place of all records."""
+    if len(settings.objectives) == 1:
+        return best
+    values = [record.values(settings.objectives, settings.maximize) for record in best]
+    first = [record for record, place in zip(best, fronts(values), strict=True) if place == 0]
+    return [first[i] for i in along(settings.finalists, len(first))]
 
 
 def chosen(best: Sequence[Record], number: int) -> list[Record]:

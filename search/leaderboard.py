@@ -1,46 +1,60 @@
 """The leaderboard: the best architectures that a search found, a row for each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from statistics import fmean, stdev
 
 from search.facts import Facts
+from search.objectives import order
 from search.point import ARCHITECTURE, Point
 from search.population import Outcome
-from search.record import Record, Row
+from search.record import Record, Row, Settings
 
 NAMES = ("winner", "second", "third", "fourth", "fifth")
 
 
-def ranking(records: Iterable[Record]) -> list[Record]:
-    """The best record of each architecture, by validation loss; the earlier where two are equal."""
+def ranking(records: Iterable[Record], settings: Settings) -> list[Record]:
+    """The best record of each architecture, by validation loss; the earlier where two are equal.
+
+    With several objectives the first are those of the front, then those of the front without them, and so on; each
+    front is sorted by the first objective.
+    """
     valid = [record for record in records if record.is_valid and record.duplicate_of is None]
+    if not valid:
+        return []
     first: dict[tuple[object, ...], Record] = {}
-    for record in sorted(valid, key=lambda record: (record.loss, record.number)):
-        first.setdefault(tuple(getattr(record.canonical, name) for name in ARCHITECTURE), record)
+    for i in order([record.values(settings.objectives, settings.maximize) for record in valid]):
+        first.setdefault(tuple(getattr(valid[i].canonical, name) for name in ARCHITECTURE), valid[i])
     return list(first.values())
 
 
-def best(records: Sequence[Record]) -> Record | None:
+def best(records: Sequence[Record], settings: Settings) -> Record | None:
     """The record of the winner so far."""
-    return next(iter(ranking(records)), None)
+    return next(iter(ranking(records, settings)), None)
 
 
-def found(records: Iterable[Record], facts: Facts) -> list[Row]:
+def found(records: Iterable[Record], facts: Facts, settings: Settings) -> list[Row]:
     """The rows of the best architectures so far; the held-out part is not looked at."""
     return [
-        row(name, record.canonical, [record], facts, trial=record.number)
-        for name, record in zip(NAMES, ranking(records), strict=False)
+        row(name, record.canonical, [record], facts, record.measures, trial=record.number)
+        for name, record in zip(NAMES, ranking(records, settings), strict=False)
     ]
 
 
-def row(name: str, point: Point, results: Sequence[Record | Outcome], facts: Facts, trial: int | None = None) -> Row:
+def row(
+    name: str,
+    point: Point,
+    results: Sequence[Record | Outcome],
+    facts: Facts,
+    measures: Mapping[str, float],
+    trial: int | None = None,
+) -> Row:
     """The row of one architecture, without the held-out part: means over its results."""
     losses = [result.loss for result in results]
     return Row(
         name, trial, point, fmean(losses), fmean(result.score for result in results), None, None,
         point.depth, point.parameters(facts.shape), point.flops(facts.shape),
-        fmean(result.seconds for result in results), loss_sd=spread(losses),
+        fmean(result.seconds for result in results), loss_sd=spread(losses), measures=measures,
     )  # fmt: skip
 
 

@@ -137,14 +137,16 @@ class Point:
 
     def flops(self, shape: Shape) -> int:
         """Of one forward pass on one sample: 2 a weight and position, 1 a bias; activations, pooling: not counted."""
-        scales = (0, *(self.scales or (0,) * (self.blocks + 1)))
-        axes = shape.size if self.kind == "convolution" else ()
         per_position = (
             2 * weights + width
             for weights, width in zip(self._weights(shape), self.partition(shape).widths, strict=True)
         )
-        positions = (math.prod(max(1, extent >> scale) for extent in axes) for scale in scales)
-        return sum(flops * count for flops, count in zip(per_position, positions, strict=True))
+        return sum(flops * count for flops, count in zip(per_position, self._positions(shape), strict=True))
+
+    def activities(self, shape: Shape) -> int:
+        """Number of units, of a convolution at each position of its block's grid: what a pass on one sample fills."""
+        widths = self.partition(shape).widths
+        return sum(width * count for width, count in zip(widths, self._positions(shape), strict=True))
 
     def describe(self, shape: Shape) -> str:
         """Widths, activations, kernel, and the number of shortcuts: the edges other than from a block to the next.
@@ -182,6 +184,12 @@ class Point:
         if set(record) != set(names):
             raise ValueError(f"got a record with {', '.join(record) or 'nothing'}: a point has {', '.join(names)}")
         return cls(**record)
+
+    def _positions(self, shape: Shape) -> list[int]:
+        """Of each block's grid."""
+        scales = (0, *(self.scales or (0,) * (self.blocks + 1)))
+        axes = shape.size if self.kind == "convolution" else ()
+        return [math.prod(max(1, extent >> scale) for extent in axes) for scale in scales]
 
     def _first(self, shape: Shape) -> int:
         if self.kind == "dense":

@@ -5,7 +5,7 @@ compiled loop, nobody waits for another but at the rungs; what is stacked to one
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Event
@@ -22,6 +22,7 @@ from machgraph.training import Optimizer
 from search.data import Dataset, Part
 from search.lessons import Lessons
 from search.machine import answers, build
+from search.objectives import order
 from search.point import Kind, Point
 from search.recipe import Recipe
 
@@ -50,6 +51,7 @@ class Outcome:
     sharpness : what outputs are multiplied with, so that classes are as probable as they are frequent: see
         ``machgraph.Population.calibrate``; 1 for values.
     machine : with the weights of its best epoch, of the first fold.
+    measures : what else was measured, by name.
     """
 
     status: Status
@@ -61,6 +63,7 @@ class Outcome:
     seconds: float
     sharpness: float
     machine: ParametricMachine = field(repr=False, compare=False)
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 def evaluate(machine: ParametricMachine, dataset: Dataset, part: Part, sharpness: float = 1.0) -> tuple[float, float]:
@@ -92,6 +95,7 @@ def train(
     progress: Progress = lambda epoch, running: None,
     *,
     seeds: Sequence[int] | None = None,
+    costs: Sequence[Sequence[float]] | None = None,
 ) -> list[Outcome]:
     """Train all candidates together; the same candidates, data, recipe and seed give the same outcomes.
 
@@ -104,6 +108,7 @@ def train(
     seed : of the order of the batches, and of the initial weights.
     progress : told now and then the epoch that all running candidates have done, and how many these are.
     seeds : of the initial weights, one for each candidate, in place of ``seed``.
+    costs : of each candidate, what else is to be small: at a rung those of the better fronts go on.
 
     Returns
     -------
@@ -111,8 +116,10 @@ def train(
     """
     lessons = [Lessons(dataset, recipe, seed) for dataset in folds]
     runners = [
-        _Runner(point, [build(point, one.dataset.shape, initial) for one in lessons], recipe.epochs)
-        for point, initial in zip(points, seeds or [seed] * len(points), strict=True)
+        _Runner(point, [build(point, one.dataset.shape, initial) for one in lessons], recipe.epochs, tuple(others))
+        for point, initial, others in zip(
+            points, seeds or [seed] * len(points), costs or [()] * len(points), strict=True
+        )
     ]
     groups = _groups(runners, lessons)
     running = runners
@@ -122,7 +129,7 @@ def train(
         _side_by_side(groups, end, recipe.patience, progress)
         running = [runner for runner in running if runner.status is None]
         if end < recipe.epochs:
-            for runner in _slow(running, recipe.reduction):
+            for runner in _slow(running, recipe.reduction) if running else ():
                 runner.status = "halved"
             running = [runner for runner in running if runner.status is None]
         for group in groups:
@@ -167,6 +174,7 @@ class _Runner:
     point: Point
     machines: list[ParametricMachine]
     length: int
+    costs: tuple[float, ...] = ()
     is_measured: bool = True
     candidates: list[Candidate] = field(default_factory=list)
     status: Status | None = None
@@ -291,8 +299,8 @@ def _side_by_side(
 def _slow(running: Sequence[_Runner], reduction: int) -> list[_Runner]:
     """Those who are not among the best of their kind, which learn at different speeds."""
     kinds: dict[Kind, list[_Runner]] = {}
-    for runner in sorted(running, key=lambda runner: runner.loss):
-        kinds.setdefault(runner.point.kind, []).append(runner)
+    for i in order([(runner.loss, *runner.costs) for runner in running]):
+        kinds.setdefault(running[i].point.kind, []).append(running[i])
     return [runner for some in kinds.values() for runner in some[-(-len(some) // reduction) :]]
 
 

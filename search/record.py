@@ -1,11 +1,12 @@
 """The values of a run: its settings, a finished trial, a line of the leaderboard."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
 
+from search.objectives import refuse_unknown
 from search.one_of import AnySpace, OneOf
 from search.point import Point
 from search.recipe import Recipe
@@ -29,11 +30,15 @@ class Settings:
         validation part alone.
     finalists, seeds : how many of the best are trained again, and with how many initial weights each; the winner is the
         best on average.
+    objectives : what is made small: ``loss``, and measures of ``search.objectives``; of several the search looks for
+        the front of what can't be made smaller in one without another getting larger.
+    maximize : which of the objectives are to be large instead; of values that a function of one's own gives.
+    constraints : of measures, the most that each may be; a point that has more is not trained.
     threads : of torch; results are the same only for the same number.
 
     Raises
     ------
-    ValueError : no limit, or a number out of its range.
+    ValueError : no limit, a number out of its range, an unknown objective or one twice, or a constraint below 0.
     """
 
     source: str
@@ -49,6 +54,9 @@ class Settings:
     folds: int = 1
     finalists: int = 5
     seeds: int = 5
+    objectives: tuple[str, ...] = ("loss",)
+    maximize: tuple[str, ...] = ()
+    constraints: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -61,6 +69,19 @@ class Settings:
             raise ValueError(f"got seconds={self.seconds}: the time must be positive and finite")
         if self.seed < 0:
             raise ValueError(f"got seed={self.seed}: it must be 0 or more")
+        object.__setattr__(self, "objectives", tuple(self.objectives))
+        if not self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"got objectives={self.objectives!r}: give at least one, and none twice")
+        object.__setattr__(self, "maximize", tuple(self.maximize))
+        for name in self.maximize:
+            if name not in self.objectives:
+                raise ValueError(
+                    f"got maximize={self.maximize!r}: {name!r} is none of the objectives {self.objectives}"
+                )
+        for name, most in self.constraints.items():
+            if not 0 <= most < math.inf:
+                raise ValueError(f"got at most {most!r} {name}: it must be 0 or more, and finite")
+        refuse_unknown(self.constraints, "constraint")
 
     def to_dict(self) -> dict[str, Any]:
         """As values that JSON can hold; ``Settings.from_dict`` reads it back."""
@@ -83,10 +104,13 @@ class Record:
     number : of the trial, from 0.
     key : names what was trained: ``search.point.key`` of the canonical form.
     point, canonical : as proposed, and the form that was trained.
-    status : ``complete``, ``stopped``, ``halved``, ``diverged`` (see ``search.population.Outcome``), or ``duplicate``:
-        not trained, for ``duplicate_of`` has the same key; then loss and score are that trial's.
-    epochs, seconds, curve : of training; 0 and empty for a duplicate. ``curve`` is the validation loss by epoch.
-    loss, score : on the validation part after the best epoch; not a number if it diverged at once.
+    status : ``complete``, ``stopped``, ``halved``, ``diverged`` (see ``search.population.Outcome``); ``infeasible``:
+        not trained, for it exceeds a constraint; or ``duplicate``: not trained, for ``duplicate_of`` has the same key;
+        then loss, score and measures are that trial's.
+    epochs, seconds, curve : of training; 0 and empty for what was not trained. ``curve`` is the validation loss by
+        epoch.
+    loss, score : on the validation part after the best epoch; not a number if it diverged at once or was not trained.
+    measures : what else is to be small or limited, by name.
     """
 
     number: int
@@ -100,11 +124,17 @@ class Record:
     seconds: float
     duplicate_of: int | None
     curve: tuple[float, ...] = field(repr=False)
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_valid(self) -> bool:
         """Whether the loss can be compared: a candidate that diverged has none, nor has a duplicate of it."""
         return self.status != "diverged" and math.isfinite(self.loss)
+
+    def values(self, objectives: Sequence[str], maximize: Sequence[str] = ()) -> tuple[float, ...]:
+        """What it reached of each objective: the smaller, the better, as the sign of what is to be large is turned."""
+        found = {"loss": self.loss, **self.measures}
+        return tuple(-found[name] if name in maximize else found[name] for name in objectives)
 
     def to_dict(self) -> dict[str, Any]:
         """As values that JSON can hold, ``None`` for a number that is not finite."""
@@ -141,6 +171,7 @@ class Row:
         weights; ``None`` where it was not looked at.
     depth, parameters, flops : of the machine; FLOPs of one forward pass on one sample. 0 for what is no machine.
     seconds : of training, on validation.
+    measures : what else is to be small or limited, by name.
     """
 
     name: str
@@ -156,6 +187,7 @@ class Row:
     seconds: float
     loss_sd: float | None = None
     test_sd: float | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 def known(cls: type[Any], record: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from search.data import Dataset, Part
+from search.evolution import accepted
+from search.objectives import accepting
 from search.point import Point, canonical, hyperparameters
 from search.record import Row, Settings
 from search.shape import Shape
@@ -19,10 +21,10 @@ STREAM = 2**32  # of random numbers; the proposals of trial n come from stream n
 MOST_ROWS = 10_000  # that a support vector machine is trained on: its time grows with the square
 
 
-def draws(settings: Settings) -> list[Point]:
-    """Architectures drawn uniformly from the space, each with its own hyperparameters: what luck alone finds."""
-    rng = np.random.default_rng((settings.seed, STREAM))
-    return [canonical(settings.space.sample(rng)) for _ in range(DRAWS)]
+def draws(settings: Settings, shape: Shape) -> list[Point]:
+    """Architectures drawn uniformly from what the constraints leave of the space: what luck alone finds."""
+    rng, accepts = np.random.default_rng((settings.seed, STREAM)), accepting(shape, settings.constraints)
+    return [canonical(accepted(lambda: settings.space.sample(rng), accepts)) for _ in range(DRAWS)]
 
 
 def plain(point: Point, shape: Shape) -> Point:

@@ -8,7 +8,7 @@ import csv
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from itertools import chain, count
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from search.facts import Facts as Facts
+from search.objectives import fronts
 from search.point import Point, hyperparameters
 from search.record import Record as Record
 from search.record import Row as Row
@@ -94,11 +95,22 @@ def read_records(folder: str | os.PathLike[str]) -> list[Record]:
         return [stored.record for stored in store.read()]
 
 
-def write_ledger(folder: str | os.PathLike[str], records: Iterable[Record], facts: Facts) -> None:
-    """Write ``ledger.csv``: a line for every trial, with the architecture in its canonical form."""
+def write_ledger(folder: str | os.PathLike[str], records: Sequence[Record], facts: Facts, settings: Settings) -> None:
+    """Write ``ledger.csv``: a line for every trial, with the architecture in its canonical form.
+
+    With several objectives, ``front`` is 0 for those that no other trial surpasses.
+    """
+    places: dict[int, int] = {}
+    if len(settings.objectives) > 1:
+        valid = [record for record in records if record.is_valid]
+        found = fronts([record.values(settings.objectives, settings.maximize) for record in valid])
+        places = {record.number: int(place) for record, place in zip(valid, found, strict=True)}
+    own = sorted({name for record in records for name in record.measures} - {"depth", "parameters", "flops"})
     lines = [
         {
             **{name: getattr(record, name) for name in ("number", "status", "duplicate_of", "epochs", "loss", "score")},
+            **({"front": places.get(record.number, "")} if len(settings.objectives) > 1 else {}),
+            **{name: record.measures.get(name, "") for name in own},
             "depth": point.depth,
             "parameters": point.parameters(facts.shape),
             "flops": point.flops(facts.shape),
@@ -124,6 +136,7 @@ def write_leaderboard(folder: str | os.PathLike[str], rows: Sequence[Row], facts
     lines = [
         {
             **{f.name: getattr(row, f.name) for f in fields(row)},
+            "measures": json.dumps(dict(row.measures)) if row.measures else "",
             "architecture": row.point.describe(facts.shape) if row.point else "",
             "point": json.dumps(row.point.to_dict()) if row.point else "",
         }
@@ -147,6 +160,7 @@ def read_leaderboard(folder: str | os.PathLike[str]) -> list[Row]:
                 parameters=int(line["parameters"]),
                 flops=int(line["flops"]),
                 seconds=float(line["seconds"]),
+                measures=json.loads(line["measures"]) if line["measures"] else {},
                 **{name: float(line[name]) if line[name] else None for name in FIGURES},
             )
             for line in csv.DictReader(file)

@@ -13,7 +13,8 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, create_trial
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -81,13 +82,14 @@ class Store:
     Parameters
     ----------
     folder : of the run.
+    objectives : number of values of a trial, where the file is made.
 
     Raises
     ------
     OSError : the file can't be read or written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, objectives: int = 1) -> None:
         self._folder = folder
         url = URL.create("sqlite", database=str(folder / STUDY)).render_as_string(hide_password=False)
         with _told(f"open {folder / STUDY}", ": put a copy back, or delete it to begin the same search anew"):
@@ -95,7 +97,8 @@ class Store:
             try:
                 self._study = optuna.load_study(storage=self._storage, study_name=NAME)
             except KeyError:
-                self._study = optuna.create_study(storage=self._storage, study_name=NAME)
+                directions = [StudyDirection.MINIMIZE] * objectives
+                self._study = optuna.create_study(storage=self._storage, study_name=NAME, directions=directions)
 
     def __enter__(self) -> "Store":
         return self
@@ -129,11 +132,11 @@ class Store:
 
 
 def finished(trial: FrozenTrial, record: Record, generation: Generation) -> FrozenTrial:
-    """A trial with its result. One that diverged has failed: Optuna would take an infinite loss for a result."""
+    """A trial as the study in memory was told it, with its record."""
     attributes: dict[str, Any] = {"record": record.to_dict(), "generation": asdict(generation)}
     return create_trial(
-        state=TrialState.COMPLETE if record.is_valid else TrialState.FAIL,
-        value=record.loss if record.is_valid else None,
+        state=trial.state,
+        values=trial.values,
         params=trial.params,
         distributions=trial.distributions,
         user_attrs=attributes,

@@ -6,26 +6,26 @@ depend on (seed, trial number) and the trials before, so it is the same one, and
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
+import numpy as np
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from machgraph.io import save
-from machgraph.parametric_machine import ParametricMachine
 from search.data import Dataset, load
 from search.facts import Facts, facts_of, fingerprint
-from search.final import final, folds_of
-from search.leaderboard import best, found, ranking
-from search.point import Point, canonical, hyperparameters, key
-from search.population import Outcome, train
+from search.leaderboard import best, ranking
+from search.leaderboard import found as found_rows
+from search.objectives import accepting, asked, excess, measures, refuse_impossible, refuse_unknown
+from search.point import Point, canonical, key
+from search.population import Outcome
 from search.run import (
-    BEST,
     Record,
     Row,
     Settings,
@@ -39,7 +39,9 @@ from search.run import (
 )
 from search.store import Generation, Store, only_writer
 from search.suggest import sampler, suggest
+from search.work import OnData, Work
 
+WORSE = 1e9  # than any loss
 AGAIN = 200  # trials in a row that are known already, after which a search is at its end
 
 Stage = Literal["proposing", "training", "storing", "rivals"]
@@ -106,6 +108,9 @@ def run(
     """
     folder = Path(folder)
     refuse_used(folder)
+    refuse_unknown(settings.objectives, "objective", ("loss",))
+    rng = np.random.default_rng(settings.seed)
+    refuse_impossible(lambda: settings.space.sample(rng), dataset.shape, settings.constraints)
     sampler(settings.strategy, seed=settings.seed, space=settings.space)  # an unknown strategy leaves no folder behind
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,8 +120,8 @@ def run(
         refuse_used(folder)
         facts = facts_of(dataset, settings)
         write_run(folder, settings, facts)
-        with Store(folder) as store:
-            return _told(_Driver(settings, facts, dataset, folder, store, on_event))
+        with Store(folder, len(settings.objectives)) as store:
+            return _told(_Driver(settings, facts, OnData(settings, facts, dataset, folder), folder, store, on_event))
 
 
 def resume(
@@ -149,7 +154,7 @@ def resume(
     dataset = load(settings.source, settings.target, settings.seed, task=settings.task)  # type: ignore[arg-type]
     if fingerprint(dataset) != facts.fingerprint:
         raise ValueError(f"{settings.source} has changed since {folder} was begun: put it back, or start a new search")
-    with only_writer(folder), Store(folder) as store:
+    with only_writer(folder), Store(folder, len(settings.objectives)) as store:
         if trials is not None or seconds is not None:
             stored = store.read()
             elapsed = stored[-1].generation.elapsed if stored else 0.0
@@ -159,7 +164,7 @@ def resume(
                 seconds=None if seconds is None else elapsed + seconds,
             )
             write_run(folder, settings, facts)
-        return _told(_Driver(settings, facts, dataset, folder, store, on_event))
+        return _told(_Driver(settings, facts, OnData(settings, facts, dataset, folder), folder, store, on_event))
 
 
 # ---- the driver ------------------------------------------------------------------------------------------------------
@@ -182,17 +187,19 @@ class _Driver:
     """The study in memory, which the sampler sees, beside the stored one."""
 
     def __init__(
-        self, settings: Settings, facts: Facts, dataset: Dataset, folder: Path, store: Store, on_event: Listener
+        self, settings: Settings, facts: Facts, work: Work, folder: Path, store: Store, on_event: Listener
     ) -> None:
-        self.settings, self.facts, self.dataset = settings, facts, dataset
-        self.folds = folds_of(dataset, settings)
+        self.settings, self.facts, self.work = settings, facts, work
         self.folder, self.store, self.on_event = folder, store, on_event
         stored = store.read()
         whole = [s for s in stored if s.generation.first + s.generation.size <= len(stored)]
         self.cut = stored[len(whole) :]  # of a generation that was not stored to its end
         self.records = [s.record for s in whole]
+        self.best = best(self.records, settings)
         self.generations = list(dict.fromkeys(s.generation for s in whole))
-        self.study = optuna.create_study(sampler=sampler(settings.strategy, seed=settings.seed, space=settings.space))
+        self.study = optuna.create_study(
+            sampler=_sampler(settings, facts), directions=["minimize"] * len(settings.objectives)
+        )
         self.study.add_trials([s.trial for s in whole])
         self.stored_from: float | None = None  # when the storing of the last generation began
 
@@ -208,8 +215,7 @@ class _Driver:
 
     def tell(self, stage: Stage, seconds: float = 0.0, size: int = 0, running: int = 0, epoch: int = 0) -> None:
         limits = self.settings.trials, self.settings.seconds
-        winner, elapsed = best(self.records), self.elapsed + seconds
-        self.on_event(Event(stage, len(self.records), winner, elapsed, *limits, size, running, epoch))
+        self.on_event(Event(stage, len(self.records), self.best, self.elapsed + seconds, *limits, size, running, epoch))
 
     def next_size(self) -> int:
         """Number of trials of the next generation; 0: the search is at its end."""
@@ -221,6 +227,8 @@ class _Driver:
             return 0  # all are known
         if len(self.records) - known > AGAIN and not any(r.duplicate_of is None for r in self.records[-AGAIN:]):
             return 0  # nothing new is found any more
+        if done >= AGAIN and all(record.status == "infeasible" for record in self.records[-AGAIN:]):
+            return 0  # nothing that the constraints allow
         ends = [0.0, *(generation.elapsed for generation in self.generations)]
         slowest = max([end - start for start, end in pairwise(ends)][-3:], default=0.0)
         if done and seconds is not None and self.elapsed + slowest > seconds:
@@ -244,72 +252,78 @@ class _Driver:
 
         owner = {record.key: record.number for record in self.records if record.duplicate_of is None}
         fresh = [first + i for i, keyed in enumerate(keys) if owner.setdefault(keyed, first + i) == first + i]
-        outcomes = dict(zip(fresh, self.train([canonical(points[n - first]) for n in fresh], size, began), strict=True))
-        records = list(self.records)
-        for number, point, keyed in zip(range(first, first + size), points, keys, strict=True):
-            if number in outcomes:
-                records.append(_record(number, keyed, point, outcomes[number]))
-            else:
-                records.append(_duplicate(number, point, records[owner[keyed]]))
+        found = {n: self.measured(canonical(points[n - first])) for n in fresh}
+        allowed = [n for n in fresh if not excess(found[n], settings.constraints)]
+        costs = [tuple(found[n][name] for name in settings.objectives if name in found[n]) for n in allowed]
 
-        winner = best(records)
-        if winner is not None and winner.number in outcomes:
-            # Before the records: a machine without its record is found again, a record without its machine is not.
-            outcome = outcomes[winner.number]
-            self.save(winner, outcome.machine, sharpness=outcome.sharpness)
-        self.stored_from = perf_counter()
-        generation = Generation(first, size, self.elapsed + self.stored_from - began)
-        for trial, record in zip(trials, records[first:], strict=True):
-            state = TrialState.COMPLETE if record.is_valid else TrialState.FAIL
-            self.study.tell(trial, record.loss if record.is_valid else None, state=state)
-        self.store.append(self.study.get_trials(deepcopy=False)[first:], records[first:], generation)
-        self.records, self.cut = records, []
-        self.generations.append(generation)
-        write_ledger(self.folder, self.records, self.facts)
-        write_leaderboard(self.folder, found(self.records, self.facts), self.facts)
-
-    def train(self, points: Sequence[Point], size: int, began: float) -> list[Outcome]:
         def progress(epoch: int, running: int) -> None:
             self.tell("training", perf_counter() - began, size, running, epoch)
 
-        progress(0, len(points))
-        return train(points, self.folds, self.settings.recipe, self.settings.seed, progress)
+        progress(0, len(allowed))
+        trained = self.work.train([canonical(points[n - first]) for n in allowed], costs, progress)
+        outcomes = dict(zip(allowed, trained, strict=True))
+        records = list(self.records)
+        for number, point, keyed in zip(range(first, first + size), points, keys, strict=True):
+            if number in outcomes:
+                records.append(_record(number, keyed, point, outcomes[number], found[number]))
+            elif number in found:
+                records.append(_infeasible(number, keyed, point, found[number]))
+            else:
+                records.append(_duplicate(number, point, records[owner[keyed]]))
+
+        self.best = best(records, settings)
+        if self.best is not None and self.best.number in outcomes:
+            # Before the records: a machine without its record is found again, a record without its machine is not.
+            self.work.keep(self.best, outcomes[self.best.number])
+        self.stored_from = perf_counter()
+        generation = Generation(first, size, self.elapsed + self.stored_from - began)
+        for trial, record in zip(trials, records[first:], strict=True):
+            values = _told_values(record, settings)
+            self.study.tell(trial, values, state=TrialState.FAIL if values is None else TrialState.COMPLETE)
+        self.store.append(self.study.get_trials(deepcopy=False)[first:], records[first:], generation)
+        self.records, self.cut = records, []
+        self.generations.append(generation)
+        write_ledger(self.folder, self.records, self.facts, settings)
+        write_leaderboard(self.folder, found_rows(self.records, self.facts, settings), self.facts)
+
+    def measured(self, point: Point) -> dict[str, float]:
+        """What else is to be small or limited, of a canonical point."""
+        return measures(point, self.facts.shape, asked(self.settings.objectives, self.settings.constraints))
 
     def finish(self) -> Result:
-        """Find the winner among the best, train its rivals, look at the held-out part, and write the leaderboard."""
-        best, rows = ranking(self.records), found(self.records, self.facts)
-        if best:
+        """Find the winner among the best, and write the leaderboard."""
+        ranked, rows = ranking(self.records, self.settings), found_rows(self.records, self.facts, self.settings)
+        if ranked:
             self.tell("rivals")
-            ended = final(best, self.settings, self.dataset, self.facts)
-            rows = list(ended.rows)
-            row = rows[0]
-            told = {"test_loss": row.test_loss, "test_score": row.test_score, "sharpness": ended.sharpness}
-            self.save(ended.winner, ended.machines[0], **told)
+            rows = self.work.end(ranked) or rows
             write_leaderboard(self.folder, rows, self.facts)
         return Result(self.folder, self.settings, self.facts, tuple(self.records), tuple(rows), self.elapsed)
 
-    def save(self, winner: Record, machine: ParametricMachine, **more: float | None) -> None:
-        """Write the best machine, with all that ``predict`` needs."""
-        metadata = {
-            "dataset": self.dataset.name,
-            "task": self.dataset.task,
-            "encoder": self.dataset.encoder.to_json(),
-            "shape": asdict(self.dataset.shape),
-            "trial": winner.number,
-            "key": winner.key,
-            **hyperparameters(winner.canonical),
-            "loss": winner.loss,
-            "score": winner.score,
-            **more,
-        }
-        save(machine, self.folder / BEST, metadata)
+
+def _sampler(settings: Settings, facts: Facts) -> BaseSampler:
+    """That of the strategy, which proposes nothing that is known to exceed a constraint, if it can help it."""
+
+    accepts = accepting(facts.shape, settings.constraints)
+    return sampler(settings.strategy, seed=settings.seed, space=settings.space, accepts=accepts)
 
 
-def _record(number: int, keyed: str, point: Point, outcome: Outcome) -> Record:
+def _told_values(record: Record, settings: Settings) -> list[float] | None:
+    """What the sampler is told of a trial: of one that exceeds a constraint, that it is worse than all that do not."""
+    if record.is_valid:
+        return list(record.values(settings.objectives, settings.maximize))
+    over = excess(record.measures, settings.constraints)
+    return [WORSE * (1 + over)] * len(settings.objectives) if over else None
+
+
+def _record(number: int, keyed: str, point: Point, outcome: Outcome, found: Mapping[str, float]) -> Record:
     return Record(
         number, keyed, point, canonical(point), outcome.status, outcome.epochs, outcome.loss, outcome.score,
-        outcome.seconds, None, outcome.curve,
+        outcome.seconds, None, outcome.curve, {**found, **outcome.measures},
     )  # fmt: skip
+
+
+def _infeasible(number: int, keyed: str, point: Point, found: Mapping[str, float]) -> Record:
+    return Record(number, keyed, point, canonical(point), "infeasible", 0, math.nan, math.nan, 0.0, None, (), found)
 
 
 def _duplicate(number: int, point: Point, known: Record) -> Record:

@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from search.evolution import RegularizedEvolution, distributions
+from search.evolution import RegularizedEvolution, accepted, distributions
 from search.one_of import AnySpace
 from search.point import Point
 
@@ -28,7 +28,9 @@ def suggest(trial: Trial, space: AnySpace) -> Point:
     return space.decode(code)
 
 
-def sampler(strategy: str, *, seed: int, space: AnySpace) -> BaseSampler:
+def sampler(
+    strategy: str, *, seed: int, space: AnySpace, accepts: Callable[[Point], bool] = lambda point: True
+) -> BaseSampler:
     """The sampler of a strategy. Asked for the same trial of the same study it answers the same, restarted or not.
 
     Parameters
@@ -37,6 +39,8 @@ def sampler(strategy: str, *, seed: int, space: AnySpace) -> BaseSampler:
         bad), ``"nsga2"`` (16 a generation) or ``"evolution"`` (``RegularizedEvolution``).
     seed : 0 or more.
     space : the space that every trial's ``suggest`` will be given.
+    accepts : whether a point is worth a trial. Others are drawn again, or mutated further, as long as there is hope;
+        what TPE and NSGA-II make of earlier trials is proposed as it is.
 
     Raises
     ------
@@ -52,9 +56,9 @@ def sampler(strategy: str, *, seed: int, space: AnySpace) -> BaseSampler:
     if seed < 0:
         raise ValueError(f"got seed={seed}: it must be 0 or more")
     if strategy == "evolution":
-        return RegularizedEvolution(space, seed=seed)
+        return RegularizedEvolution(space, seed=seed, accepts=accepts)
     if strategy in _OPTUNA:
-        return _Restartable(_OPTUNA[strategy], seed=seed, space=space)
+        return _Restartable(_OPTUNA[strategy], seed=seed, space=space, accepts=accepts)
     near = get_close_matches(strategy, STRATEGIES, n=1, cutoff=0)
     raise ValueError(f"got strategy {strategy!r}, did you mean {near[0]!r}? The strategies are {', '.join(STRATEGIES)}")
 
@@ -67,8 +71,10 @@ class _Restartable(BaseSampler):
     one parameter at a time.
     """
 
-    def __init__(self, build: Callable[..., BaseSampler], *, seed: int, space: AnySpace) -> None:
-        self._build, self._seed, self._space = build, seed, space
+    def __init__(
+        self, build: Callable[..., BaseSampler], *, seed: int, space: AnySpace, accepts: Callable[[Point], bool]
+    ) -> None:
+        self._build, self._seed, self._space, self._accepts = build, seed, space, accepts
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return distributions(self._space)
@@ -80,7 +86,11 @@ class _Restartable(BaseSampler):
         chosen = self._build(seed=int(seeds.generate_state(1)[0])).sample_relative(study, trial, search_space)
         rng = np.random.default_rng(seeds)
         # Optuna's samplers choose nothing until they know enough, and NSGA-II leaves out what mutates.
-        rest = self._space.draw(rng) if chosen else self._space.encode(self._space.sample(rng))
+        rest = (
+            self._space.draw(rng)
+            if chosen
+            else self._space.encode(accepted(lambda: self._space.sample(rng), self._accepts))
+        )
         return {name: chosen.get(name, rest[name]) for name in search_space}
 
     def sample_independent(

@@ -129,4 +129,6 @@ def _value(value: Any) -> str:
         return "not set"
     if isinstance(value, tuple | list):
         return ", ".join(map(_value, value)) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} at most {_value(most)}" for name, most in value.items()) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 import machgraph as mg
 from machgraph.io import load, load_metadata, save
-from search import cli, study
+from search import cli, work
 from search.encoder import Encoder
 from search.one_of import OneOf
 from search.progress import heading, leaderboard
@@ -181,16 +181,16 @@ def test_without_a_folder_the_next_free_one_is_taken(finished, folder, capsys):
 
 
 def test_interrupt_says_what_is_kept_and_how_to_go_on(finished, folder, capsys, monkeypatch):
-    real = study.train
+    real = work.train
 
-    def train(points, folds, recipe, seed, progress):
+    def train(points, folds, recipe, seed, progress, **more):
         if len(read_records("signs")) == 4:
             raise KeyboardInterrupt
-        return real(points, folds, recipe, seed, progress)
+        return real(points, folds, recipe, seed, progress, **more)
 
     write_signs(folder / "signs.csv")
     with monkeypatch.context() as patch:
-        patch.setattr(study, "train", train)
+        patch.setattr(work, "train", train)
         command = ("search", "signs.csv", "--target", "sign", "--trials", 8, "--population", 4, "--out", "signs")
         code, _, err = machgraph(capsys, *command)
     assert code == 130

@@ -207,7 +207,7 @@ def test_held_out_part_has_no_say(dataset, done):
 
 def test_random_rival_is_the_middle_of_its_draws_trained_as_the_winner(dataset, done):
     (row,) = [row for row in done.rows if row.name == "random (median of 5)"]
-    draws = rivals.draws(settings(dataset))
+    draws = rivals.draws(settings(dataset), dataset.shape)
     outcomes = [alone(point, parts(dataset)[:1], seeds=[2])[0] for point in draws]
     middle = sorted(range(5), key=lambda i: outcomes[i].loss)[2]
     assert (row.point, row.trial) == (draws[middle], None)

@@ -13,7 +13,7 @@ import torch
 from experiments import regret
 from experiments.results import FOLDER
 from figures import regret as regret_figure
-from search import final, study
+from search import final, study, work
 from search.data import load
 from search.machine import build
 from search.point import canonical
@@ -133,13 +133,13 @@ def test_a_network_that_diverges_is_no_row():
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_strategies_are_driven_as_the_real_driver_drives_them(strategy, losses, tmp_path, monkeypatch):
-    def table(points, folds, recipe, seed, progress=None, *, seeds=None):
+    def table(points, folds, recipe, seed, progress=None, *, seeds=None, costs=None):
         return [
             Outcome("complete", 1, 1, loss(point), 0.5, (), 0.0, 1.0, build(point, folds[0].shape, seed))
             for point in points
         ]
 
-    for module in (study, final):
+    for module in (work, final):
         monkeypatch.setattr(module, "train", table)
     settings = Settings(
         "digits", None, None, 5, strategy, 100, None, regret.GENERATION, regret.SPACE, Recipe(1, rungs=()), seeds=1

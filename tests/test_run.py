@@ -117,7 +117,7 @@ def test_leaderboard_has_an_empty_field_for_what_is_not_there(tmp_path):
     write_leaderboard(tmp_path, [empty, replace(empty, loss=math.nan)], FACTS)
     header, *lines = csv.reader((tmp_path / LEADERBOARD).read_text().splitlines())
     lines = [dict(zip(header, line, strict=True)) for line in lines]
-    nothing = {"trial", "point", "architecture", "test_loss", "loss_sd", "test_sd"}
+    nothing = {"trial", "point", "architecture", "test_loss", "loss_sd", "test_sd", "measures"}
     assert {name for name, cell in lines[0].items() if cell == ""} == nothing | {"loss"}
     assert {name for name, cell in lines[1].items() if cell == ""} == nothing
     assert lines[1]["loss"] == "nan"
@@ -127,7 +127,7 @@ def test_leaderboard_has_an_empty_field_for_what_is_not_there(tmp_path):
 def test_ledger_has_a_line_for_every_record_and_says_who_hears_whom(tmp_path, space):
     point = canonical(space.sample(np.random.default_rng(1)))
     record = Record(0, "k", point, point, "complete", 1, 0.5, 0.75, 0.1, None, (0.5,))
-    write_ledger(tmp_path, [record, replace(record, number=1, loss=math.nan)], FACTS)
+    write_ledger(tmp_path, [record, replace(record, number=1, loss=math.nan)], FACTS, SETTINGS)
     header, *lines = (tmp_path / LEDGER).read_text().splitlines()
     line = dict(zip(header.split(","), lines[0].split(","), strict=True))
     edges = {tuple(map(int, edge.split(">"))) for edge in line["edges"].split()}

@@ -18,7 +18,7 @@ from sqlalchemy import event
 
 from machgraph.io import load as load_machine
 from machgraph.io import load_metadata
-from search import rivals, study
+from search import rivals, study, work
 from search.data import Part, load
 from search.leaderboard import NAMES, ranking
 from search.point import canonical, key
@@ -156,7 +156,7 @@ def test_best_so_far_is_kept_exactly_as_it_was_found(source, dataset, tmp_path):
 
 def test_winner_is_best_on_average_and_learns_all_that_is_not_held_out(whole, dataset):
     rows, records = read_leaderboard(whole["evolution"]), read_records(whole["evolution"])
-    finalists, recipe = ranking(records)[:5], replace(RECIPE, rungs=())
+    finalists, recipe = ranking(records, settings("made.csv"))[:5], replace(RECIPE, rungs=())
     folds = dataset.folds(5, 1)  # that no candidate was chosen by
     results = {
         record.number: [train([record.canonical], folds, recipe, 0, seeds=[seed])[0] for seed in (0, 1)]
@@ -207,13 +207,13 @@ def test_held_out_part_has_no_say_in_the_search(whole, source, dataset, tmp_path
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_nothing_is_trained_twice(source, dataset, tmp_path, monkeypatch, strategy):
     trained = []
-    real = study.train
+    real = work.train
 
-    def train(points, *rest):
+    def train(points, *rest, **more):
         trained.extend(points)
-        return real(points, *rest)
+        return real(points, *rest, **more)
 
-    monkeypatch.setattr(study, "train", train)
+    monkeypatch.setattr(work, "train", train)
     small = replace(SPACE, max_blocks=1, widths=(2,))  # 8 points have many forms
     result = study.run(settings(source, strategy, space=small), dataset, tmp_path / "run")
     keys = [key(point, seed=0, budget=RECIPE.epochs) for point in trained]
@@ -335,7 +335,7 @@ def test_full_disk_is_told_when_the_best_machine_is_written(source, dataset, tmp
     def save(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(study, "save", save)
+    monkeypatch.setattr(work, "save", save)
     with pytest.raises(OSError, match=r"No space left on device\); all generations before are kept.*machgraph resume"):
         study.run(settings(source), dataset, tmp_path)
     assert read_records(tmp_path) == []  # no record without its machine
@@ -392,10 +392,10 @@ def test_candidates_that_diverge_fail_and_are_kept(source, dataset, tmp_path):
 
 
 def test_duplicate_of_one_that_diverged_after_good_epochs_is_no_result_either(source, dataset, tmp_path, monkeypatch):
-    def diverging(points, *arguments):
-        return [replace(outcome, status="diverged") for outcome in train(points, *arguments)]
+    def diverging(points, *arguments, **more):
+        return [replace(outcome, status="diverged") for outcome in train(points, *arguments, **more)]
 
-    monkeypatch.setattr(study, "train", diverging)
+    monkeypatch.setattr(work, "train", diverging)
     small = replace(SPACE, max_blocks=0, learning_rates=(1e-2,))
     result = study.run(settings(source, "random", trials=6, population=3, space=small), dataset, tmp_path)
     assert {record.status for record in result.records} == {"diverged", "duplicate"}

@@ -67,7 +67,7 @@ def past(point, value, *, space=SPACE, state=TrialState.COMPLETE):
     return create_trial(
         params=space.encode(point),
         distributions={name: optuna.distributions.CategoricalDistribution(c) for name, c in space.parameters.items()},
-        value=value,
+        values=None if value is None else np.atleast_1d(value).tolist(),
         state=state,
     )
 
@@ -225,10 +225,32 @@ def test_evolution_needs_sizes_that_make_sense(sizes):
         RegularizedEvolution(SPACE, seed=0, **sizes)
 
 
-def test_evolution_has_one_objective():
-    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler("evolution", seed=0, space=SPACE))
-    with pytest.raises(ValueError, match="2 objectives: evolution needs exactly one"):
-        suggest(study.ask(), SPACE)
+def test_of_several_objectives_the_parent_is_of_the_front_and_lonely_there(monkeypatch):
+    monkeypatch.setattr(evolution, "mutate", lambda point, space, rng: point)
+    points = draws(6)
+    values = [(0.0, 9.0), (1.0, 8.0), (9.0, 0.0), (1.0, 9.0), (2.0, 7.5), (9.0, 9.0)]
+    for place, shift in ((0, 0.0), (2, -1.0)):  # the ends of the front are the loneliest; of these the earlier wins
+        order = points if not shift else points[::-1]
+        told = values if not shift else values[::-1]
+        study = optuna.create_study(
+            directions=["minimize", "minimize"],
+            sampler=RegularizedEvolution(SPACE, seed=0, population=6, tournament=6),
+        )
+        for point, pair in zip(order, told, strict=True):
+            study.add_trial(past(point, pair))
+        assert suggest(study.ask(), SPACE) == points[place]
+
+
+def test_what_is_not_accepted_is_not_proposed():
+    def accepts(point):
+        return canonical(point).blocks <= 1
+
+    for strategy in ("evolution", "random"):
+        study = optuna.create_study(sampler=sampler(strategy, seed=0, space=SPACE, accepts=accepts))
+        for _ in range(30):
+            trial = study.ask()
+            assert accepts(suggest(trial, SPACE))
+            study.tell(trial, float(trial.number))
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])

@@ -1,0 +1,69 @@
+"""What is done with the points that a search proposes: trained on data, here, and compared at the end."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from machgraph.io import save
+from machgraph.parametric_machine import ParametricMachine
+from search.data import Dataset
+from search.facts import Facts
+from search.final import final, folds_of
+from search.point import Point, hyperparameters
+from search.population import Outcome, Progress, train
+from search.record import Record, Row, Settings
+from search.run import BEST
+
+
+class Work(Protocol):
+    """What the driver of a search leaves to others."""
+
+    def train(self, points: Sequence[Point], costs: Sequence[Sequence[float]], progress: Progress) -> list[Outcome]:
+        """The outcomes of a generation; ``costs`` are what else is to be small, of each point."""
+
+    def keep(self, record: Record, outcome: Outcome) -> None:
+        """Write the best machine so far."""
+
+    def end(self, ranked: Sequence[Record]) -> list[Row]:
+        """The leaderboard, from the best record of each architecture, best first; none to leave it as it is."""
+
+
+class OnData:
+    """Machines trained on a data set by the recipe of the settings."""
+
+    def __init__(self, settings: Settings, facts: Facts, dataset: Dataset, folder: Path) -> None:
+        self.settings, self.facts, self.dataset, self.folder = settings, facts, dataset, folder
+        self.folds = folds_of(dataset, settings)
+
+    def train(self, points: Sequence[Point], costs: Sequence[Sequence[float]], progress: Progress) -> list[Outcome]:
+        """Side by side, halved at the rungs."""
+        return train(points, self.folds, self.settings.recipe, self.settings.seed, progress, costs=costs)
+
+    def keep(self, record: Record, outcome: Outcome) -> None:
+        """With the weights that it was measured with."""
+        self._save(record, outcome.machine, sharpness=outcome.sharpness)
+
+    def end(self, ranked: Sequence[Record]) -> list[Row]:
+        """Find the winner among the best, train its rivals, and look at the held-out part."""
+        ended = final(ranked, self.settings, self.dataset, self.facts)
+        row = ended.rows[0]
+        told = {"test_loss": row.test_loss, "test_score": row.test_score, "sharpness": ended.sharpness}
+        self._save(ended.winner, ended.machines[0], **told)
+        return list(ended.rows)
+
+    def _save(self, winner: Record, machine: ParametricMachine, **more: float | None) -> None:
+        """Write the best machine, with all that ``predict`` needs."""
+        metadata = {
+            "dataset": self.dataset.name,
+            "task": self.dataset.task,
+            "encoder": self.dataset.encoder.to_json(),
+            "shape": asdict(self.dataset.shape),
+            "trial": winner.number,
+            "key": winner.key,
+            **hyperparameters(winner.canonical),
+            "loss": winner.loss,
+            "score": winner.score,
+            **more,
+        }
+        save(machine, self.folder / BEST, metadata)
