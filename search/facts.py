@@ -29,6 +29,7 @@ class Facts:
     fingerprint : of the three encoded parts, by which a changed file is noticed.
     points, architectures : how many points the space holds, and how many different networks they are, if that is known.
     versions : of machgraph, Python and the libraries that results depend on.
+    objective : of one's own, the first: what the score is called where there are no data.
     """
 
     name: str
@@ -40,16 +41,16 @@ class Facts:
     points: int
     architectures: int | None
     versions: dict[str, str] = field(default_factory=dict)
+    objective: str = ""
 
     @property
     def score(self) -> str:
-        """What the score is called: it is better when higher."""
-        return "accuracy" if self.task == "classification" else "R²"
+        """What the score is called: it is better when higher, but for an objective of one's own."""
+        return {"classification": "accuracy", "regression": "R²"}.get(self.task, self.objective)
 
 
 def facts_of(dataset: Dataset, settings: Settings) -> Facts:
     """What the run's folder tells of the data, the space and the versions."""
-    versions = {name: version(name) for name in ("torch", "optuna", "numpy")}
     return Facts(
         name=dataset.name,
         task=dataset.task,
@@ -59,8 +60,14 @@ def facts_of(dataset: Dataset, settings: Settings) -> Facts:
         fingerprint=fingerprint(dataset),
         points=settings.space.count(),
         architectures=settings.space.count_classes(),
-        versions={"machgraph": machgraph.__version__, "python": platform.python_version(), **versions},
+        versions=versions(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Of machgraph, Python and the libraries that results depend on."""
+    libraries = {name: version(name) for name in ("torch", "optuna", "numpy")}
+    return {"machgraph": machgraph.__version__, "python": platform.python_version(), **libraries}
 
 
 def fingerprint(dataset: Dataset) -> str:

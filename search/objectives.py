@@ -8,6 +8,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from search.one_of import AnySpace
 from search.point import Point, canonical
 from search.shape import Shape
 from search.table import nearest
@@ -121,12 +122,13 @@ def accepting(shape: Shape, constraints: Mapping[str, float]) -> Callable[[Point
     return lambda point: not limited or not excess(measures(canonical(point), shape, limited), constraints)
 
 
-def refuse_impossible(draw: Callable[[], Point], shape: Shape, constraints: Mapping[str, float]) -> None:
-    """ValueError: no point that is drawn, of many, is within the limits."""
+def refuse_impossible(space: AnySpace, shape: Shape, constraints: Mapping[str, float], seed: int) -> None:
+    """ValueError: no point that is drawn from the space, of many, is within the limits."""
+    rng = np.random.default_rng(seed)
     limited = [name for name in EXACT if name in constraints]
     least = dict.fromkeys(limited, math.inf)
     for _ in range(DRAWS if limited else 0):
-        found = measures(canonical(draw()), shape, limited)
+        found = measures(canonical(space.sample(rng)), shape, limited)
         if not excess(found, constraints):
             return
         least = {name: min(least[name], found[name]) for name in limited}

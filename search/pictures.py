@@ -19,6 +19,8 @@ COLOURS = {
     "halved": "#E69F00",
     "diverged": "#D55E00",
     "duplicate": "#9A9A9A",
+    "infeasible": "#CC79A7",
+    "failed": "#56B4E9",
 }
 
 

@@ -31,7 +31,7 @@ NEWS = 0.1  # seconds between two looks at how far the threads have come
 Measured = tuple[float, float, float]  # loss, score, sharpness
 Progress = Callable[[int, int], None]  # told an epoch, and how many candidates are still running
 
-Status = Literal["complete", "stopped", "halved", "diverged"]
+Status = Literal["complete", "stopped", "halved", "diverged", "failed"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Outcome:
     Parameters
     ----------
     status : ``complete`` (the whole schedule), ``stopped`` (no lower validation loss for ``patience`` epochs),
-        ``halved`` (not among the best at a rung) or ``diverged`` (a loss that is not finite).
+        ``halved`` (not among the best at a rung), ``diverged`` (a loss that is not finite), or ``failed`` (an objective
+        of one's own raised an exception that it may).
     epochs : that it was trained for.
     best_epoch : after which its validation loss was the lowest, from 1; 0 if it diverged at once.
     loss, score : on the validation part after its best epoch: cross-entropy, calibrated, and accuracy; or mean squared

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.numbers import counted
+from search.objectives import UNITS
 from search.one_of import OneOf
 from search.run import BEST, LEDGER, Facts, Row, Settings, resuming
 from search.space import Space
@@ -91,8 +92,7 @@ def ending(result: Result, width: int = WIDTH) -> RenderableType:
         labelled([("trials", counts), ("winner", Text(words, style="bold"))]),
         Text(),
         leaderboard(result.rows, result.facts, width),
-        Text(),
-        footnotes(result.rows),
+        *([] if result.facts.objective else [Text(), footnotes(result.rows)]),
         Text(),
         labelled(
             [("report", str(folder / "report.html")), ("machine", str(folder / BEST)), ("ledger", str(folder / LEDGER))]
@@ -114,13 +114,13 @@ def stopped(folder: Path, event: Event | None) -> str:
 
 def leaderboard(rows: Sequence[Row], facts: Facts, width: int = WIDTH) -> RenderableType:
     """The rows as a table; what is least needed is left out where the width has no room for it."""
-    score = "acc." if facts.task == "classification" else "R²"
+    score = "acc." if facts.task == "classification" else facts.score
     columns = {
         "name": "",
         "blocks": "hidden\nblocks",
         "cuts": "short-\ncuts",
         "loss": "valid.\nloss",
-        "score": f"valid.\n{score}",
+        "score": f"\n{score}" if facts.objective else f"valid.\n{score}",
         "test": f"test\n{score}",
         "sd": "\n±",
         "depth": "\ndepth",
@@ -129,13 +129,19 @@ def leaderboard(rows: Sequence[Row], facts: Facts, width: int = WIDTH) -> Render
         "seconds": "train\ns",
     }
     lines = [dict(zip(columns, _cells(row), strict=True)) for row in rows]
+    if facts.objective:  # there are no data
+        columns = {name: title for name, title in columns.items() if name not in ("loss", "test", "sd")}
+    others = {name for row in rows for name in row.measures} - {*columns, facts.objective}
+    for name in sorted(others):
+        columns[name] = f"{UNITS.get(name, '')}\n{name}"
+        lines = [{**line, name: _figure(row.measures.get(name))} for line, row in zip(lines, rows, strict=True)]
     sizes = {
         name: max(len(text) for cell in (title, *(line[name] for line in lines)) for text in cell.split("\n"))
         for name, title in columns.items()
     }
     sizes["blocks"] = min(sizes["blocks"], BLOCKS)
     for name in ("seconds", "flops", "cuts", "depth", "sd", "loss", "parameters"):
-        if sum(sizes.values()) + len(sizes) - 1 > width:
+        if name in sizes and sum(sizes.values()) + len(sizes) - 1 > width:
             del sizes[name]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style=LABEL)
     for name in sizes:
@@ -207,7 +213,8 @@ def _best(event: Event, facts: Facts) -> Text:
         return Text("none yet", style="dim")
     words = event.best.canonical.describe(facts.shape)
     score = f"{facts.score} {event.best.score:.4f}"
-    return Text.assemble((score, "bold green"), f" · loss {event.best.loss:.4f} · trial {event.best.number}\n", words)
+    loss = "" if facts.objective else f" · loss {event.best.loss:.4f}"
+    return Text.assemble((score, "bold green"), f"{loss} · trial {event.best.number}\n", words)
 
 
 def _print_generation(console: Console, event: Event, facts: Facts) -> None:
@@ -261,6 +268,15 @@ def _number(value: float | None) -> str:
     ('-0.2500', '-1.5e+09', '')
     """
     return "" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:.1e}"
+
+
+def _figure(value: float | None) -> str:
+    """In three digits.
+
+    >>> _figure(0.01234), _figure(1234.0), _figure(None)
+    ('0.0123', '1.23e+03', '')
+    """
+    return "" if value is None else f"{value:.3g}"
 
 
 def _short(value: int) -> str:

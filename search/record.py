@@ -129,7 +129,7 @@ class Record:
     @property
     def is_valid(self) -> bool:
         """Whether the loss can be compared: a candidate that diverged has none, nor has a duplicate of it."""
-        return self.status != "diverged" and math.isfinite(self.loss)
+        return self.status not in ("diverged", "failed") and math.isfinite(self.loss)
 
     def values(self, objectives: Sequence[str], maximize: Sequence[str] = ()) -> tuple[float, ...]:
         """What it reached of each objective: the smaller, the better, as the sign of what is to be large is turned."""

@@ -41,7 +41,16 @@ from search.run import (
 )
 from search.wording import score_text
 
-STATUSES = ("complete", "stopped", "halved", "diverged", "duplicate")  # the order of their colours
+STATUSES = (
+    "complete",
+    "stopped",
+    "halved",
+    "diverged",
+    "duplicate",
+    "infeasible",
+    "failed",
+)  # as their colours are
+USUAL = 5  # of these, that any search may have: a report tells of the others only where there are some
 CURVES = 10
 SECTIONS = (
     ("network", "Network"),
@@ -143,7 +152,9 @@ def render(
         leaderboard=[_line(facts, row) for row in rows],
         history=history,
         curves=_curves(facts, records, best),
-        statuses=[(status, grouped(counts[status])) for status in STATUSES],
+        statuses=[
+            (i, status, grouped(counts[status])) for i, status in enumerate(STATUSES) if counts[status] or i < USUAL
+        ],
         columns=[(name, {"score": facts.score.capitalize()}.get(name, title), right) for name, title, right in COLUMNS],
         commands=wording.commands(settings, folder),
         tables=wording.tables(settings, facts),

@@ -1,91 +1,17 @@
-"""One driver of a search: it asks for a generation of trials, trains them together, and tells the results.
+"""A search on data: begun, and gone on with."""
 
-A generation is stored when it is finished. A search that was cut off asks for the last generation again: samplers
-depend on (seed, trial number) and the trials before, so it is the same one, and only what the file lacks is added.
-"""
-
-import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
-from typing import Literal
-
-import numpy as np
-import optuna
-from optuna.samplers import BaseSampler
-from optuna.trial import TrialState
 
 from search.data import Dataset, load
-from search.facts import Facts, facts_of, fingerprint
-from search.leaderboard import best, ranking
-from search.leaderboard import found as found_rows
-from search.objectives import accepting, asked, excess, measures, refuse_impossible, refuse_unknown
-from search.point import Point, canonical, key
-from search.population import Outcome
-from search.run import (
-    Record,
-    Row,
-    Settings,
-    read_facts,
-    read_settings,
-    refuse_used,
-    resuming,
-    write_leaderboard,
-    write_ledger,
-    write_run,
-)
-from search.store import Generation, Store, only_writer
-from search.suggest import sampler, suggest
-from search.work import OnData, Work
-
-WORSE = 1e9  # than any loss
-AGAIN = 200  # trials in a row that are known already, after which a search is at its end
-
-Stage = Literal["proposing", "training", "storing", "rivals"]
-
-
-@dataclass(frozen=True)
-class Event:
-    """How a search stands.
-
-    Parameters
-    ----------
-    stage : what is being done now.
-    done : number of finished trials.
-    best : the winner so far.
-    elapsed : seconds of searching, those of earlier sittings too.
-    trials, seconds : the limits of the search.
-    size : of the generation that is proposed, trained or stored.
-    running, epoch : candidates that are still trained, and the epoch that they finished.
-    """
-
-    stage: Stage
-    done: int
-    best: Record | None
-    elapsed: float
-    trials: int | None
-    seconds: float | None
-    size: int = 0
-    running: int = 0
-    epoch: int = 0
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a search found: every trial, the leaderboard, and how long was searched."""
-
-    folder: Path
-    settings: Settings
-    facts: Facts
-    records: tuple[Record, ...]
-    rows: tuple[Row, ...]
-    elapsed: float
-
-
-Listener = Callable[[Event], None]
+from search.driver import Event as Event
+from search.driver import Listener, go_on, start
+from search.driver import Result as Result
+from search.facts import facts_of, fingerprint
+from search.objectives import refuse_impossible, refuse_unknown
+from search.run import Settings, read_facts, read_settings, refuse_used
+from search.work import OnData
 
 
 def run(
@@ -109,19 +35,9 @@ def run(
     folder = Path(folder)
     refuse_used(folder)
     refuse_unknown(settings.objectives, "objective", ("loss",))
-    rng = np.random.default_rng(settings.seed)
-    refuse_impossible(lambda: settings.space.sample(rng), dataset.shape, settings.constraints)
-    sampler(settings.strategy, seed=settings.seed, space=settings.space)  # an unknown strategy leaves no folder behind
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"can't make the folder {folder} ({error.strerror}): choose another with --out") from None
-    with only_writer(folder):
-        refuse_used(folder)
-        facts = facts_of(dataset, settings)
-        write_run(folder, settings, facts)
-        with Store(folder, len(settings.objectives)) as store:
-            return _told(_Driver(settings, facts, OnData(settings, facts, dataset, folder), folder, store, on_event))
+    refuse_impossible(settings.space, dataset.shape, settings.constraints, settings.seed)
+    facts = facts_of(dataset, settings)
+    return start(settings, facts, OnData(settings, facts, dataset, folder), folder, on_event)
 
 
 def resume(
@@ -149,186 +65,10 @@ def resume(
     """
     folder = Path(folder)
     settings, facts = read_settings(folder), read_facts(folder)
-    if trials is not None or seconds is not None:
-        replace(settings, trials=trials, seconds=seconds)  # refuses what is not positive
+    more = trials is not None or seconds is not None
+    if more:
+        settings = replace(settings, trials=trials, seconds=seconds)  # refuses what is not positive
     dataset = load(settings.source, settings.target, settings.seed, task=settings.task)  # type: ignore[arg-type]
     if fingerprint(dataset) != facts.fingerprint:
         raise ValueError(f"{settings.source} has changed since {folder} was begun: put it back, or start a new search")
-    with only_writer(folder), Store(folder, len(settings.objectives)) as store:
-        if trials is not None or seconds is not None:
-            stored = store.read()
-            elapsed = stored[-1].generation.elapsed if stored else 0.0
-            settings = replace(
-                settings,
-                trials=None if trials is None else len(stored) + trials,
-                seconds=None if seconds is None else elapsed + seconds,
-            )
-            write_run(folder, settings, facts)
-        return _told(_Driver(settings, facts, OnData(settings, facts, dataset, folder), folder, store, on_event))
-
-
-# ---- the driver ------------------------------------------------------------------------------------------------------
-
-
-def _told(driver: "_Driver") -> Result:
-    """Search; what the operating system refuses meanwhile is told with the way to go on."""
-    try:
-        return driver.search()
-    except OSError as error:
-        if error.errno is None:  # ours: it says so already
-            raise
-        raise OSError(
-            f"can't write in {driver.folder} ({error.strerror}); all generations before are kept: "
-            f"put it right, and go on with: {resuming(driver.folder)}"
-        ) from None
-
-
-class _Driver:
-    """The study in memory, which the sampler sees, beside the stored one."""
-
-    def __init__(
-        self, settings: Settings, facts: Facts, work: Work, folder: Path, store: Store, on_event: Listener
-    ) -> None:
-        self.settings, self.facts, self.work = settings, facts, work
-        self.folder, self.store, self.on_event = folder, store, on_event
-        stored = store.read()
-        whole = [s for s in stored if s.generation.first + s.generation.size <= len(stored)]
-        self.cut = stored[len(whole) :]  # of a generation that was not stored to its end
-        self.records = [s.record for s in whole]
-        self.best = best(self.records, settings)
-        self.generations = list(dict.fromkeys(s.generation for s in whole))
-        self.study = optuna.create_study(
-            sampler=_sampler(settings, facts), directions=["minimize"] * len(settings.objectives)
-        )
-        self.study.add_trials([s.trial for s in whole])
-        self.stored_from: float | None = None  # when the storing of the last generation began
-
-    @property
-    def elapsed(self) -> float:
-        return self.generations[-1].elapsed if self.generations else 0.0
-
-    def search(self) -> Result:
-        while size := self.next_size():
-            self.generation(size)
-            self.tell("storing")
-        return self.finish()
-
-    def tell(self, stage: Stage, seconds: float = 0.0, size: int = 0, running: int = 0, epoch: int = 0) -> None:
-        limits = self.settings.trials, self.settings.seconds
-        self.on_event(Event(stage, len(self.records), self.best, self.elapsed + seconds, *limits, size, running, epoch))
-
-    def next_size(self) -> int:
-        """Number of trials of the next generation; 0: the search is at its end."""
-        if self.cut:
-            return self.cut[0].generation.size
-        limit, seconds, done = self.settings.trials, self.settings.seconds, len(self.records)
-        known = len({record.key for record in self.records})
-        if self.facts.architectures is not None and known >= self.facts.architectures:
-            return 0  # all are known
-        if len(self.records) - known > AGAIN and not any(r.duplicate_of is None for r in self.records[-AGAIN:]):
-            return 0  # nothing new is found any more
-        if done >= AGAIN and all(record.status == "infeasible" for record in self.records[-AGAIN:]):
-            return 0  # nothing that the constraints allow
-        ends = [0.0, *(generation.elapsed for generation in self.generations)]
-        slowest = max([end - start for start, end in pairwise(ends)][-3:], default=0.0)
-        if done and seconds is not None and self.elapsed + slowest > seconds:
-            return 0
-        return self.settings.population if limit is None else max(0, min(self.settings.population, limit - done))
-
-    def generation(self, size: int) -> None:
-        """Propose, train, tell and store one generation."""
-        began, settings = self.stored_from or perf_counter(), self.settings  # the storing of the last one counts too
-        self.tell("proposing", size=size)
-        first = len(self.records)
-        trials = [self.study.ask() for _ in range(size)]
-        points = [suggest(trial, settings.space) for trial in trials]
-        keys = [key(point, seed=settings.seed, budget=settings.recipe.epochs) for point in points]
-        for keyed, stored in zip(keys, self.cut, strict=False):
-            if keyed != stored.record.key:
-                raise ValueError(
-                    f"trial {stored.record.number} of {self.folder} is proposed otherwise than before: "
-                    "it was begun by other versions (see run.json); install those, or start a new search"
-                )
-
-        owner = {record.key: record.number for record in self.records if record.duplicate_of is None}
-        fresh = [first + i for i, keyed in enumerate(keys) if owner.setdefault(keyed, first + i) == first + i]
-        found = {n: self.measured(canonical(points[n - first])) for n in fresh}
-        allowed = [n for n in fresh if not excess(found[n], settings.constraints)]
-        costs = [tuple(found[n][name] for name in settings.objectives if name in found[n]) for n in allowed]
-
-        def progress(epoch: int, running: int) -> None:
-            self.tell("training", perf_counter() - began, size, running, epoch)
-
-        progress(0, len(allowed))
-        trained = self.work.train([canonical(points[n - first]) for n in allowed], costs, progress)
-        outcomes = dict(zip(allowed, trained, strict=True))
-        records = list(self.records)
-        for number, point, keyed in zip(range(first, first + size), points, keys, strict=True):
-            if number in outcomes:
-                records.append(_record(number, keyed, point, outcomes[number], found[number]))
-            elif number in found:
-                records.append(_infeasible(number, keyed, point, found[number]))
-            else:
-                records.append(_duplicate(number, point, records[owner[keyed]]))
-
-        self.best = best(records, settings)
-        if self.best is not None and self.best.number in outcomes:
-            # Before the records: a machine without its record is found again, a record without its machine is not.
-            self.work.keep(self.best, outcomes[self.best.number])
-        self.stored_from = perf_counter()
-        generation = Generation(first, size, self.elapsed + self.stored_from - began)
-        for trial, record in zip(trials, records[first:], strict=True):
-            values = _told_values(record, settings)
-            self.study.tell(trial, values, state=TrialState.FAIL if values is None else TrialState.COMPLETE)
-        self.store.append(self.study.get_trials(deepcopy=False)[first:], records[first:], generation)
-        self.records, self.cut = records, []
-        self.generations.append(generation)
-        write_ledger(self.folder, self.records, self.facts, settings)
-        write_leaderboard(self.folder, found_rows(self.records, self.facts, settings), self.facts)
-
-    def measured(self, point: Point) -> dict[str, float]:
-        """What else is to be small or limited, of a canonical point."""
-        return measures(point, self.facts.shape, asked(self.settings.objectives, self.settings.constraints))
-
-    def finish(self) -> Result:
-        """Find the winner among the best, and write the leaderboard."""
-        ranked, rows = ranking(self.records, self.settings), found_rows(self.records, self.facts, self.settings)
-        if ranked:
-            self.tell("rivals")
-            rows = self.work.end(ranked) or rows
-            write_leaderboard(self.folder, rows, self.facts)
-        return Result(self.folder, self.settings, self.facts, tuple(self.records), tuple(rows), self.elapsed)
-
-
-def _sampler(settings: Settings, facts: Facts) -> BaseSampler:
-    """That of the strategy, which proposes nothing that is known to exceed a constraint, if it can help it."""
-
-    accepts = accepting(facts.shape, settings.constraints)
-    return sampler(settings.strategy, seed=settings.seed, space=settings.space, accepts=accepts)
-
-
-def _told_values(record: Record, settings: Settings) -> list[float] | None:
-    """What the sampler is told of a trial: of one that exceeds a constraint, that it is worse than all that do not."""
-    if record.is_valid:
-        return list(record.values(settings.objectives, settings.maximize))
-    over = excess(record.measures, settings.constraints)
-    return [WORSE * (1 + over)] * len(settings.objectives) if over else None
-
-
-def _record(number: int, keyed: str, point: Point, outcome: Outcome, found: Mapping[str, float]) -> Record:
-    return Record(
-        number, keyed, point, canonical(point), outcome.status, outcome.epochs, outcome.loss, outcome.score,
-        outcome.seconds, None, outcome.curve, {**found, **outcome.measures},
-    )  # fmt: skip
-
-
-def _infeasible(number: int, keyed: str, point: Point, found: Mapping[str, float]) -> Record:
-    return Record(number, keyed, point, canonical(point), "infeasible", 0, math.nan, math.nan, 0.0, None, (), found)
-
-
-def _duplicate(number: int, point: Point, known: Record) -> Record:
-    """What is known of a point that has been trained: a result, unless it diverged."""
-    if not known.is_valid:
-        known = replace(known, loss=math.nan, score=math.nan)
-    same = {"duplicate_of": known.number, "status": "duplicate", "epochs": 0, "seconds": 0.0, "curve": ()}
-    return replace(known, number=number, point=point, canonical=canonical(point), **same)  # type: ignore[arg-type]
+    return go_on(settings, facts, OnData(settings, facts, dataset, folder), folder, on_event, more=more)

@@ -23,6 +23,8 @@ def score_text(facts: Facts, score: float | None) -> str:
 def headline(facts: Facts, rows: Sequence[Row]) -> str:
     """What the search came to, on the held-out part."""
     winner = next((row for row in rows if row.trial is not None), None)
+    if winner is not None and facts.objective:
+        return f"The best network found has {facts.objective} {score_text(facts, winner.score)}."
     if winner is None or winner.test_score is None:
         return "The search has not come to its end: below is the best network so far."
     score = score_text(facts, winner.test_score)
@@ -37,9 +39,12 @@ def headline(facts: Facts, rows: Sequence[Row]) -> str:
 def cards(facts: Facts, rows: Sequence[Row], best: Record | None) -> list[dict[str, str]]:
     """Title, number and note of each figure at the head: the winner's, or the best so far, and its rivals'."""
     winner = next((row for row in rows if row.trial is not None), None)
-    if winner is None:
-        score = score_text(facts, best.score if best else None)
-        return [{"title": "Best so far, validation", "number": score, "note": facts.score}]
+    if winner is None or facts.objective:
+        score, title = (
+            score_text(facts, best.score if best else None),
+            "Best" if facts.objective else "Best so far, validation",
+        )
+        return [{"title": title, "number": score, "note": facts.score}]
     figures = [
         ("Winner, held-out test", winner.test_score, f"{facts.score}; loss {loss_text(winner.test_loss)}"),
         ("Winner, validation", winner.score, f"{facts.score}; loss {loss_text(winner.loss)}"),
@@ -84,7 +89,11 @@ def network(machine: Any, facts: Facts, best: Record | None) -> str:
 
 
 def commands(settings: Settings, folder: Path) -> dict[str, str]:
-    """What to type to get the same run, and to go on with this one."""
+    """What to type to get the same run, and to go on with this one; none of that for an objective of one's own."""
+    if settings.target is None and ":" in settings.source:
+        again = f"optimize({settings.source.partition(':')[2]}, space, shape, out={str(folder)!r}"
+        note = f"The objective is {settings.source}. All settings are in run.json."
+        return {"search": f"{again})", "resume": f"{again}, resume=True)", "note": note}
     flags = {
         "--target": settings.target,
         "--task": settings.task,

@@ -1,0 +1,207 @@
+"""A search for an objective of one's own: a function from a machine to one number or several."""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from machgraph.io import save
+from machgraph.parametric_machine import ParametricMachine
+from search.driver import Listener, Result, go_on, start
+from search.facts import Facts, versions
+from search.machine import build
+from search.objectives import MEASURES, refuse_impossible
+from search.one_of import AnySpace
+from search.point import Point, hyperparameters
+from search.population import Outcome, Progress, Status
+from search.recipe import Recipe
+from search.record import Record, Row, Settings
+from search.run import BEST, RUN, free_folder, read_facts, read_settings
+from search.shape import Shape
+
+Values = float | Sequence[float] | Mapping[str, float]
+Objective = Callable[[ParametricMachine], Values]
+
+
+def optimize(
+    objective: Objective,
+    space: AnySpace,
+    shape: Shape,
+    *,
+    trials: int | None = None,
+    seconds: float | None = None,
+    objectives: Sequence[str] = ("value",),
+    maximize: Sequence[str] = (),
+    constraints: Mapping[str, float] | None = None,
+    strategy: str = "evolution",
+    population: int = 1,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    catch: tuple[type[Exception], ...] = (),
+    on_event: Listener = lambda event: None,
+) -> Result:
+    """Search for the machine of a space that makes a function small, or several numbers at once.
+
+    Every trial is stored when it is done, no architecture is tried twice, and a search that was stopped goes on with
+    ``resume=True``. The folder holds the ledger, the leaderboard and the best machine, with the weights that the
+    function left it with.
+
+    Parameters
+    ----------
+    objective : is given a machine with new weights, may train it in any way, and returns a number; or a number for each
+        of the objectives that is no measure, in their order or by name. Not a number: the trial has diverged.
+    space, shape : of the machines.
+    trials, seconds : when to end; at least one.
+    objectives : names, of what the function returns and of measures: ``parameters``, ``flops``, ``depth``, ``memory``
+        or ``latency``. With several the search looks for their front.
+    maximize : which of them are to be large.
+    constraints : of measures, the most that each may be; a machine that has more is not given to the function.
+    strategy, seed : as of any search.
+    population : trials that are proposed at once, and stored when all are done.
+    out : the run's folder; ``runs/`` and the function's name if not given, or that and ``-2`` and so on.
+    resume : go on with the search in ``out``, which was begun with the same arguments but ``trials`` and ``seconds``.
+    catch : exceptions of the function that end the trial alone, whose status is then ``failed``; any other ends the
+        search, whose finished trials are kept.
+    on_event : told of every step.
+
+    Raises
+    ------
+    ValueError : arguments that do not fit, or other numbers than the objectives; on resuming, other arguments.
+    FileNotFoundError : there is nothing to go on with.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from search.space import Space
+    >>> def weights(machine):
+    ...     return float(machine.weight.square().sum())
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> result = optimize(weights, Space(max_blocks=1, widths=(2,)), Shape(3, 1), trials=4, out=folder.name)
+    >>> [row.name for row in result.rows][:2], len(result.records)
+    (['winner', 'second'], 4)
+    """
+    name = getattr(objective, "__qualname__", type(objective).__qualname__)
+    source = f"{getattr(objective, '__module__', '')}:{name}"
+    settings = Settings(
+        source, None, None, seed, strategy, trials, seconds, population, space,
+        Recipe(), finalists=1, seeds=1, objectives=tuple(objectives), maximize=tuple(maximize),
+        constraints=dict(constraints or {}),
+    )  # fmt: skip
+    own = tuple(one for one in settings.objectives if one not in MEASURES)
+    if not own:
+        raise ValueError(f"got objectives={settings.objectives}: name at least one that the function itself returns")
+    facts = _facts(name, settings, shape)
+    if resume and out is None:
+        raise ValueError("got resume without a folder: give the one of the search to go on with as out")
+    folder = Path(out) if out is not None else free_folder(Path("runs", name.rsplit(".", 1)[-1].strip("<>")))
+    work = _OwnWork(objective, own, settings, shape, folder, catch)
+    if resume:
+        _refuse_others(folder, settings, facts)
+        return go_on(settings, facts, work, folder, on_event)
+    refuse_impossible(settings.space, shape, settings.constraints, seed)
+    return start(settings, facts, work, folder, on_event)
+
+
+class _OwnWork:
+    """Trials that are one call of a function each."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        own: Sequence[str],
+        settings: Settings,
+        shape: Shape,
+        folder: Path,
+        catch: tuple[type[Exception], ...],
+    ) -> None:
+        self.objective, self.own, self.settings, self.shape = objective, own, settings, shape
+        self.folder, self.catch = folder, catch
+
+    def train(self, points: Sequence[Point], costs: Sequence[Sequence[float]], progress: Progress) -> list[Outcome]:
+        """One after the other."""
+        outcomes = []
+        for i, point in enumerate(points):
+            progress(0, len(points) - i)
+            outcomes.append(self._outcome(point))
+        return outcomes
+
+    def keep(self, record: Record, outcome: Outcome) -> None:
+        """With the weights that the function left."""
+        metadata = {
+            "objective": self.settings.source,
+            "trial": record.number,
+            "key": record.key,
+            **hyperparameters(record.canonical),
+            **record.measures,
+        }
+        save(outcome.machine, self.folder / BEST, metadata)
+
+    def end(self, ranked: Sequence[Record]) -> list[Row]:
+        """There are no data, so nobody to compare the winner with."""
+        return []
+
+    def _outcome(self, point: Point) -> Outcome:
+        machine, began = build(point, self.shape, self.settings.seed), perf_counter()
+        try:
+            values = _numbers(self.objective(machine), self.own)
+        except self.catch:
+            values = None
+        seconds = perf_counter() - began
+        if values is None or not all(map(math.isfinite, values.values())):
+            status: Status = "failed" if values is None else "diverged"
+            return Outcome(status, 0, 0, math.nan, math.nan, (), seconds, 1.0, machine)
+        first = values[self.own[0]]
+        loss = -first if self.own[0] in self.settings.maximize else first
+        return Outcome("complete", 0, 0, loss, first, (), seconds, 1.0, machine, values)
+
+
+def _numbers(returned: Any, own: Sequence[str]) -> dict[str, float]:
+    """What the function returned, by name."""
+    if isinstance(returned, Mapping):
+        values = dict(returned)
+        fits = set(values) == set(own)
+    else:
+        listed = [returned] if hasattr(returned, "__float__") else returned
+        fits = isinstance(listed, Sequence) and not isinstance(listed, str) and len(listed) == len(own)
+        values = dict(zip(own, listed, strict=True)) if fits else {}
+    try:
+        if fits:
+            return {name: float(values[name]) for name in own}
+    except (TypeError, ValueError):
+        pass
+    wish = "a number" if len(own) == 1 else f"{len(own)} numbers, for {', '.join(own)}"
+    raise ValueError(f"the objective returned {returned!r}: it must return {wish}")
+
+
+def _facts(name: str, settings: Settings, shape: Shape) -> Facts:
+    told = repr((settings.source, settings.objectives, settings.maximize, shape))
+    return Facts(
+        name=name,
+        task="objective",
+        shape=shape,
+        classes=(),
+        lines=(f"{settings.source}, {shape.inputs} inputs and {shape.outputs} outputs",),
+        fingerprint=hashlib.sha256(told.encode()).hexdigest(),
+        points=settings.space.count(),
+        architectures=settings.space.count_classes(),
+        versions=versions(),
+        objective=next(one for one in settings.objectives if one not in MEASURES),
+    )
+
+
+def _refuse_others(folder: Path, settings: Settings, facts: Facts) -> None:
+    """FileNotFoundError: no run is there. ValueError: it was begun with other arguments."""
+    begun = replace(read_settings(folder), trials=settings.trials, seconds=settings.seconds)
+    if read_facts(folder).fingerprint != facts.fingerprint:
+        raise ValueError(f"{folder} was begun with another objective or shape, {begun.source}: give the same again")
+    for name in ("seed", "strategy", "population", "space", "constraints"):
+        if getattr(begun, name) != getattr(settings, name):
+            raise ValueError(
+                f"{folder / RUN} has {name}={getattr(begun, name)!r}, and not {getattr(settings, name)!r}: "
+                "a search goes on with what it was begun with"
+            )
