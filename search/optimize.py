@@ -78,12 +78,12 @@ def optimize(
     --------
     >>> import tempfile
     >>> from search.space import Space
-    >>> def weights(machine):
-    ...     return float(machine.weight.square().sum())
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> result = optimize(weights, Space(max_blocks=1, widths=(2,)), Shape(3, 1), trials=4, out=folder.name)
-    >>> [row.name for row in result.rows][:2], len(result.records)
-    (['winner', 'second'], 4)
+    >>> def distance(machine):
+    ...     return abs(machine.parameter_count() - 20)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = optimize(distance, Space(max_blocks=1, widths=(2,)), Shape(3, 1), trials=4, out=folder)
+    >>> len(result.records), result.rows[0].name
+    (4, 'winner')
     """
     name = getattr(objective, "__qualname__", type(objective).__qualname__)
     source = f"{getattr(objective, '__module__', '')}:{name}"

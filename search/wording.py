@@ -40,10 +40,8 @@ def cards(facts: Facts, rows: Sequence[Row], best: Record | None) -> list[dict[s
     """Title, number and note of each figure at the head: the winner's, or the best so far, and its rivals'."""
     winner = next((row for row in rows if row.trial is not None), None)
     if winner is None or facts.objective:
-        score, title = (
-            score_text(facts, best.score if best else None),
-            "Best" if facts.objective else "Best so far, validation",
-        )
+        title = "Best" if facts.objective else "Best so far, validation"
+        score = score_text(facts, best.score if best else None)
         return [{"title": title, "number": score, "note": facts.score}]
     figures = [
         ("Winner, held-out test", winner.test_score, f"{facts.score}; loss {loss_text(winner.test_loss)}"),

@@ -66,11 +66,11 @@ def made_up(trials: int = 40, *, name: str = "digits", task: str = "classificati
                         duplicate_of=first.duplicate_of or first.number, curve=())
             )  # fmt: skip
             continue
-        status = ("complete", "stopped", "halved", "complete", "diverged")[number % 5]
-        epochs = {"complete": 60, "stopped": 41, "halved": 12, "diverged": 2}[status]
+        status = ("complete", "stopped", "halved", "complete", "diverged", "infeasible", "failed")[number % 7]
+        epochs = {"complete": 60, "stopped": 41, "halved": 12, "diverged": 2, "infeasible": 0, "failed": 0}[status]
         floor = 0.05 + 0.4 * rng.random()
         curve = tuple(floor * (1 + 4 * math.exp(-epoch / 9)) for epoch in range(epochs))
-        loss = math.nan if status == "diverged" else min(curve)
+        loss = math.nan if status in ("diverged", "infeasible", "failed") else min(curve)
         curve = (*curve[:-1], math.inf) if status == "diverged" else curve
         records.append(
             Record(number, name_of_run, point, canonical(point), status, epochs, loss, 1 - loss / 4, 0.25, None, curve)
