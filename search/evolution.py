@@ -42,12 +42,18 @@ def beginning(space: Space, rng: np.random.Generator) -> Point:
     [True, True]
     """
     point, wiring = space.sample(rng), int(rng.integers(3))
-    if space.shortcuts == "free" and wiring < 2:
-        edges = [(out, source) for out, source in space.pairs(point.blocks) if wiring or out == source + 1]
-        mask = np.zeros_like(point.mask)
-        mask[tuple(zip(*edges, strict=True))] = True
-        point = replace(point, shortcuts=tuple(map(tuple, mask.tolist())))
-    return point
+    if wiring == 2:
+        return point
+    blocks, lags, timeblock = point.blocks, len(point.recurrences), point.timeblock
+    masks = np.zeros_like(point.masks)
+    edges = [(0, *pair) for pair in space.pairs(blocks)] + space.triples(blocks, lags, timeblock)
+    for lag, out, source in edges:
+        masks[lag, out, source] = wiring or ((out == source + 1) if lag == 0 else out == source and lag == timeblock)
+    return replace(
+        point,
+        shortcuts=tuple(map(tuple, space.wired(masks[0]).tolist())),
+        recurrences=tuple(tuple(map(tuple, mask)) for mask in space.recurring(masks[1:], timeblock).tolist()),
+    )
 
 
 def accepted(draw: Callable[[], Point], accepts: Callable[[Point], bool]) -> Point:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from machgraph.training import Batches, Objective, batches
 from search.data import Dataset, Part
-from search.machine import laid_out
+from search.machine import laid_out, reading
 from search.point import Kind
 from search.recipe import Recipe
 
@@ -30,14 +30,16 @@ class Lessons:
 
     def __init__(self, dataset: Dataset, recipe: Recipe, seed: int) -> None:
         self.dataset, self.recipe, self._seed = dataset, recipe, seed
-        smoothing = recipe.label_smoothing if dataset.task == "classification" else 0.0
-        loss = "cross_entropy" if dataset.task == "classification" else "squared_error"
-        self.objective = Objective(loss, label_smoothing=smoothing)  # type: ignore[arg-type]
         self._lock = Lock()
         self._kept: dict[tuple[int, Kind, int], Batches] = {}
         self._validation: dict[Kind, tuple[Batches, ...]] = {}
-        bytes_ = dataset.train.x.nbytes * recipe.epochs
-        self._keeps = bytes_ <= KEPT
+        self._keeps = dataset.train.x.nbytes * recipe.epochs <= KEPT
+
+    def objective(self, kind: Kind) -> Objective:
+        """What a machine of this kind descends on."""
+        if self.dataset.task == "regression":
+            return Objective("squared_error", reading(kind))
+        return Objective("cross_entropy", reading(kind), label_smoothing=self.recipe.label_smoothing)
 
     def steps(self, size: int) -> int:
         """Of an epoch, in batches of this size."""

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from machgraph.parametric import ConvMachine, DenseMachine
+from machgraph.parametric import ConvMachine, DenseMachine, RecurrentMachine
 from machgraph.parametric_machine import ParametricMachine
+from machgraph.training import Reading
 from search.point import Kind, Point
 from search.shape import Shape
 
@@ -16,6 +17,15 @@ def build(point: Point, shape: Shape, seed: int) -> ParametricMachine:
     widths = point.partition(shape).widths
     if point.kind == "dense":
         return DenseMachine(widths, activation=activation, shortcuts=point.mask, generator=generator)
+    if point.kind == "recurrence":
+        return RecurrentMachine(
+            widths,
+            len(point.recurrences),
+            activation=activation,
+            timeblock=point.timeblock,
+            shortcuts=point.masks,
+            generator=generator,
+        )
     axes = len(shape.size)
     return ConvMachine(
         widths,
@@ -29,12 +39,22 @@ def build(point: Point, shape: Shape, seed: int) -> ParametricMachine:
 
 
 def laid_out(x: Tensor, shape: Shape, kind: Kind) -> Tensor:
-    """Rows of features as a machine of this kind reads them: ``(row, feature)`` or ``(row, channel, *size)``."""
+    """Rows of features as a machine of this kind reads them: ``(row, feature)`` or ``(row, channel, *size)``.
+
+    The last axis of a series is time.
+    """
     return x if kind == "dense" else x.reshape(-1, *shape.image)
 
 
 def answers(machine: ParametricMachine, x: Tensor, shape: Shape) -> Tensor:
-    """What a machine says of rows of features, ``(row, output)``: its last block, as the mean over positions."""
-    z = machine(laid_out(x, shape, "convolution" if machine.dimensions else "dense"))
-    outputs = machine.output(z)
-    return outputs.flatten(2).mean(2) if machine.dimensions else outputs
+    """What a machine says of rows of features, ``(row, output)``: its last block, where ``reading`` says."""
+    kind: Kind = "convolution" if isinstance(machine, ConvMachine) else "recurrence"
+    if isinstance(machine, DenseMachine):
+        return machine.output(machine(x))
+    outputs = machine.output(machine(laid_out(x, shape, kind)))
+    return outputs[..., -1] if reading(kind) == "last" else outputs.flatten(2).mean(2)
+
+
+def reading(kind: Kind) -> Reading:
+    """Where a machine of this kind answers: at the last step of time, or as the mean over positions."""
+    return "last" if kind == "recurrence" else "mean"

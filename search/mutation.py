@@ -19,7 +19,8 @@ def mutate(point: Point, space: Space, rng: Generator) -> Point:
 
     The kinds: add or drop a shortcut, move one, widen or narrow a block, change an activation, step what the point is
     trained with, add a block, remove one, split one in two, merge two; of a convolution also: step its kernel, its
-    dilation or the output's scale, pool before a block or no longer. In a space of one point the point itself comes
+    dilation or the output's scale, pool before a block or no longer; of a recurrence: add or drop a recurrence, move
+    one, step its lags or its time block. In a space of one point the point itself comes
     back.
 
     Examples
@@ -38,41 +39,52 @@ def mutate(point: Point, space: Space, rng: Generator) -> Point:
 
 @dataclass
 class _Draft:
-    """A point that may be changed; ``scales`` has the input's too, ``numbers`` what is stepped among its choices."""
+    """A point that may be changed.
+
+    ``masks`` are those of each lag, ``scales`` has the input's too, ``numbers`` what is stepped among its choices.
+    """
 
     kind: Kind
     widths: list[int]
     activations: list[str]
-    mask: Mask
+    masks: Mask
     scales: list[int]
     numbers: dict[str, Any]
 
     @classmethod
     def of(cls, point: Point) -> "_Draft":
-        numbers = hyperparameters(point) | {"kernel": point.kernel, "dilation": point.dilation}
+        others = ("kernel", "dilation", "timeblock")
+        numbers = hyperparameters(point) | {name: getattr(point, name) for name in others}
         scales = [0, *(point.scales or (0,) * (point.blocks + 1))]
-        return cls(point.kind, list(point.widths), list(point.activations), point.mask, scales, numbers)
+        return cls(point.kind, list(point.widths), list(point.activations), point.masks, scales, numbers)
+
+    @property
+    def mask(self) -> Mask:
+        """That of lag 0, which changes when it is written to."""
+        lag_0: Mask = self.masks[0]
+        return lag_0
+
+    @property
+    def blocks(self) -> list[int]:
+        """All, the input and the output too."""
+        return list(range(len(self.mask)))
 
     def point(self, space: Space) -> Point:
-        """In the space: shortcuts that it does not leave free are as it has them."""
-        mask = self.mask
-        if space.shortcuts != "free" or space.max_span is not None:
-            fixed = np.zeros_like(mask)
-            for out, source in space.pairs(len(self.widths)):
-                fixed[out, source] = mask[out, source] if space.shortcuts == "free" else space.is_fixed(out, source)
-            mask = fixed
+        """In the space: shortcuts and recurrences that it does not leave free are as it has them."""
+        lagged = space.recurring(self.masks[1:], self.numbers["timeblock"])
         return Point(
             tuple(self.widths),
             tuple(self.activations),
-            tuple(map(tuple, mask.tolist())),
+            tuple(map(tuple, space.wired(self.mask).tolist())),
             kind=self.kind,
             scales=tuple(self.scales[1:]) if self.kind == "convolution" else (),
+            recurrences=tuple(tuple(map(tuple, mask)) for mask in lagged.tolist()),
             **self.numbers,
         )
 
     def keep(self, blocks: Sequence[int]) -> None:
         """Have these blocks, from the input to the output, with the shortcuts between them; one may come twice."""
-        self.mask = self.mask[np.ix_(blocks, blocks)]
+        self.masks = self.masks[:, blocks][:, :, blocks]
         self.widths = [self.widths[block - 1] for block in blocks[1:-1]]
         self.activations = [self.activations[block - 1] for block in blocks[1:-1]]
         self.scales = [self.scales[block] for block in blocks]
@@ -97,6 +109,42 @@ def _move_shortcut(draft: _Draft, space: Space, rng: Generator) -> bool:
         return False
     draft.mask[_pick(present, rng)] = False
     draft.mask[_pick(absent, rng)] = True
+    return True
+
+
+def _toggle_recurrence(draft: _Draft, space: Space, rng: Generator) -> bool:
+    if not (triples := _free_triples(draft, space)):
+        return False
+    draft.masks[_pick(triples, rng)] ^= True
+    return True
+
+
+def _move_recurrence(draft: _Draft, space: Space, rng: Generator) -> bool:
+    triples = _free_triples(draft, space)
+    present = [triple for triple in triples if draft.masks[triple]]
+    absent = [triple for triple in triples if not draft.masks[triple]]
+    if not (present and absent):
+        return False
+    draft.masks[_pick(present, rng)] = False
+    draft.masks[_pick(absent, rng)] = True
+    return True
+
+
+def _free_triples(draft: _Draft, space: Space) -> list[tuple[int, int, int]]:
+    if space.recurrences != "free":
+        return []
+    return space.triples(len(draft.widths), len(draft.masks) - 1, draft.numbers["timeblock"])
+
+
+def _step_lags(draft: _Draft, space: Space, rng: Generator) -> bool:
+    """One choice of lags more, at which nobody hears anything yet, or less."""
+    if len(space.lags) == 1:
+        return False
+    lags = _step(len(draft.masks) - 1, space.lags, rng)
+    new = np.zeros((lags + 1, *draft.mask.shape), dtype=bool)
+    both = min(len(new), len(draft.masks))
+    new[:both] = draft.masks[:both]
+    draft.masks = new
     return True
 
 
@@ -153,7 +201,7 @@ def _add_block(draft: _Draft, space: Space, rng: Generator) -> bool:
     edges = np.argwhere(draft.mask)
     out, source = map(int, _pick(edges, rng)) if len(edges) else (len(draft.mask) - 1, 0)
     new = int(rng.integers(source + 1, out + 1))
-    draft.mask = np.insert(np.insert(draft.mask, new, False, axis=0), new, False, axis=1)
+    draft.masks = np.insert(np.insert(draft.masks, new, False, axis=1), new, False, axis=2)
     draft.mask[new, source] = draft.mask[out + 1, new] = True
     draft.scales.insert(new, min(draft.scales[int(rng.integers(new - 1, new + 1))], space.max_scale))
     draft.widths.insert(new - 1, _pick(space.widths, rng))
@@ -162,12 +210,15 @@ def _add_block(draft: _Draft, space: Space, rng: Generator) -> bool:
 
 
 def _remove_block(draft: _Draft, space: Space, rng: Generator) -> bool:
-    """Its readers hear its sources instead, so that the output still hears what it heard."""
+    """Its readers hear its sources instead, their lags added, so that the output still hears what it heard."""
     if len(draft.widths) == space.min_blocks:
         return False
-    blocks = list(range(len(draft.mask)))
+    blocks = draft.blocks
     block = _pick(blocks[1:-1], rng)
-    draft.mask |= np.outer(draft.mask[:, block], draft.mask[block])
+    before = draft.masks.copy()
+    for out, source in np.ndindex(len(before), len(before)):
+        if out + source < len(before):
+            draft.masks[out + source] |= np.outer(before[out][:, block], before[source][block])
     blocks.remove(block)
     draft.keep(blocks)
     return True
@@ -177,7 +228,7 @@ def _split_block(draft: _Draft, space: Space, rng: Generator) -> bool:
     """Two halves with the same sources and readers; the second hears the first too, or they were the same block."""
     if not draft.widths or len(draft.widths) == space.max_blocks:
         return False
-    blocks = list(range(len(draft.mask)))
+    blocks = draft.blocks
     block = _pick(blocks[1:-1], rng)
     draft.keep([*blocks[: block + 1], *blocks[block:]])
     draft.mask[block + 1, block] = True
@@ -192,11 +243,11 @@ def _merge_blocks(draft: _Draft, space: Space, rng: Generator) -> bool:
     """
     if len(draft.widths) < max(2, space.min_blocks + 1):
         return False
-    blocks = list(range(len(draft.mask)))
+    blocks = draft.blocks
     first = _pick(blocks[1:-2], rng)
     second = first + 1
-    draft.mask[first] |= draft.mask[second]
-    draft.mask[:, first] |= draft.mask[:, second]
+    draft.masks[:, first] |= draft.masks[:, second]
+    draft.masks[:, :, first] |= draft.masks[:, :, second]
     draft.mask[first, first] = False
     draft.widths[first - 1] = _nearest(draft.widths[first - 1] + draft.widths[second - 1], space.widths)
     draft.activations[first - 1] = _pick(draft.activations[first - 1 : second], rng)
@@ -216,6 +267,10 @@ _MUTATIONS: tuple[Callable[[_Draft, Space, Generator], bool], ...] = (
     _stepper("batch_size", lambda space: space.batch_sizes),
     _stepper("kernel", lambda space: space.kernels),
     _stepper("dilation", lambda space: space.dilations),
+    _stepper("timeblock", lambda space: space.timeblocks),
+    _step_lags,
+    _toggle_recurrence,
+    _move_recurrence,
     _step_head,
     _step_scale,
     _add_block,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -12,13 +12,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from machgraph.partition import Mask, Partition, shortcut_mask
+from machgraph.partition import Mask, Partition, lag_mask, shortcut_mask
 from search.canonical import canonical_order
+from search.numbers import counted
 from search.shape import Shape
 
-Kind = Literal["dense", "convolution"]
-KINDS: tuple[Kind, ...] = ("dense", "convolution")
-ARCHITECTURE = ("kind", "widths", "activations", "shortcuts", "scales", "kernel", "dilation")
+Kind = Literal["dense", "convolution", "recurrence"]
+KINDS: tuple[Kind, ...] = ("dense", "convolution", "recurrence")
+OWNERS: Mapping[str, Kind] = {  # fields that a single kind has
+    **dict.fromkeys(("scales", "kernel", "dilation"), "convolution"),
+    **dict.fromkeys(("recurrences", "timeblock"), "recurrence"),
+}
+ARCHITECTURE = ("kind", "widths", "activations", "shortcuts", *OWNERS)
+Edges = tuple[tuple[bool, ...], ...]  # [block_out][block_in]
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,10 @@ class Point:
     kind : of the machine; a convolution reads its input on a grid.
     scales : of a convolution, for each hidden block and the output: how often the grid is halved before it.
     kernel, dilation : of a convolution, along each axis.
+    recurrences : of a recurrence, for each lag from 1 on which block hears which, ``[block_out][block_in]``; the input
+        hears nothing, and no hidden block hears the output. ``shortcuts`` are those at lag 0.
+    timeblock : of a recurrence: steps of time that are updated at once; blocks that do not come before are heard at
+        this lag at least.
 
     Raises
     ------
@@ -51,11 +61,15 @@ class Point:
     >>> halved = {"kind": "convolution", "scales": (0, 1, 2), "kernel": 3}
     >>> Point((8, 8), ("relu", "relu"), shortcut_mask(None, 4), 1e-3, **halved).describe(Shape(64, 10, (1, 8, 8)))
     '1-8↓8↓10 · relu · 3×3 · 3 shortcuts'
+    >>> own = ((False,) * 3, (False, True, False), (False,) * 3)
+    >>> plain = Point((8,), ("tanh",), shortcut_mask("sequential", 3), 1e-3, kind="recurrence", recurrences=(own,))
+    >>> plain.describe(Shape(11, 1, (1, 11)))
+    '1-8-1 · tanh · no shortcuts · 1 recurrence'
     """
 
     widths: tuple[int, ...]
     activations: tuple[str, ...]
-    shortcuts: tuple[tuple[bool, ...], ...]
+    shortcuts: Edges
     learning_rate: float
     weight_decay: float = 0.3
     batch_size: int = 64
@@ -63,6 +77,8 @@ class Point:
     scales: tuple[int, ...] = ()
     kernel: int = 1
     dilation: int = 1
+    recurrences: tuple[Edges, ...] = ()
+    timeblock: int = 1
 
     def __post_init__(self) -> None:
         """Check, and turn lists and arrays into tuples."""
@@ -78,7 +94,7 @@ class Point:
             raise ValueError(f"got learning_rate={self.learning_rate!r}: it must be positive and finite")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"got weight_decay={self.weight_decay!r}: it must be 0 or more, and finite")
-        for name in ("batch_size", "kernel", "dilation"):
+        for name in ("batch_size", "kernel", "dilation", "timeblock"):
             if getattr(self, name) < 1:
                 raise ValueError(f"got {name}={getattr(self, name)!r}: it must be at least 1")
         mask = shortcut_mask(self.shortcuts, len(widths) + 2)
@@ -88,15 +104,27 @@ class Point:
         object.__setattr__(self, "learning_rate", float(self.learning_rate))
         object.__setattr__(self, "weight_decay", float(self.weight_decay))
         object.__setattr__(self, "scales", tuple(self.scales))
+        lagged = tuple(tuple(tuple(map(bool, row)) for row in edges) for edges in self.recurrences)
+        object.__setattr__(self, "recurrences", lagged)
         self._check_kind()
 
     def _check_kind(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"got kind={self.kind!r}: it is one of {', '.join(KINDS)}")
-        if self.kind == "dense":
-            if self.scales or (self.kernel, self.dilation) != (1, 1):
-                raise ValueError("got scales, a kernel or a dilation for a dense machine: a convolution has these")
-        elif len(self.scales) != self.blocks + 1 or any(a > b for a, b in pairwise((0, *self.scales))):
+        for field in fields(self):
+            if OWNERS.get(field.name, self.kind) != self.kind and getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f"got {field.name} for a point of kind {self.kind!r}: only a {OWNERS[field.name]} has these"
+                )
+        if self.kind == "recurrence":
+            lag_mask(self.masks, self.blocks + 2, len(self.recurrences), self.timeblock)
+            if self.masks[:, 0].any() or self.masks[:, :-1, -1].any():
+                raise ValueError(
+                    "got recurrences of the input, or of a block that hears the output: give none of these"
+                )
+        if self.kind == "convolution" and (
+            len(self.scales) != self.blocks + 1 or any(a > b for a, b in pairwise((0, *self.scales)))
+        ):
             raise ValueError(
                 f"got scales={self.scales} for {self.blocks} hidden blocks: give one for each and one for the output, "
                 "none smaller than the one before"
@@ -113,12 +141,29 @@ class Point:
         return np.array(self.shortcuts)
 
     @property
+    def masks(self) -> Mask:
+        """The shortcuts, and those at further lags, as a boolean array ``[lag, block_out, block_in]``."""
+        return np.array([self.shortcuts, *self.recurrences])
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the output does not hear the input, directly or through others."""
+        return self.blocks + 1 not in _reached(0, self.masks.max(axis=0).T.tolist())
+
+    @property
     def depth(self) -> int:
         """Levels of the machine graph (``σ_0, w_1, σ_1, ...``) on the longest way from input to output.
 
         A way of ``k`` edges has ``2k + 1``, and one more for each time that it is pooled. Blocks on no such way do not
-        count: it is the depth of the canonical form.
+        count: it is the depth of the canonical form. Of a recurrence it is the depth of one turn, ``timeblock`` steps
+        of time with their past given, and all blocks count.
         """
+        if self.kind == "recurrence":
+            now, ends = self.masks[: self.timeblock].max(axis=0), [1]
+            for block in range(1, self.blocks + 2):
+                reached = [ends[source] + 2 for source in np.flatnonzero(now[block, :block])]
+                ends.append(max(reached, default=2 if self.masks[:, block].any() else 1))
+            return max(ends)
         scales = (0, *(self.scales or (0,) * (self.blocks + 1)))
         depth = {0: 1}
         for block, heard in enumerate(self.shortcuts):
@@ -132,7 +177,7 @@ class Point:
         return Partition((self._first(shape), *self.widths, shape.outputs))
 
     def parameters(self, shape: Shape) -> int:
-        """Weights that the mask leaves, and a bias for each unit or channel, of the input block too."""
+        """Weights that the masks leave, and a bias for each unit or channel, of the input block too."""
         return sum(self._weights(shape)) + self.partition(shape).size
 
     def flops(self, shape: Shape) -> int:
@@ -159,13 +204,17 @@ class Point:
         blocks = first + "".join(arrow + width for arrow, width in zip(arrows, widths, strict=True))
         names = self.activations[:1] if len(set(self.activations)) == 1 else self.activations
         if not names:
-            names = ("linear",) if self.shortcuts[1][0] else ("constant",)
+            names = ("constant",) if self.is_constant else ("linear",)
         edges = int((self.mask & ~np.eye(self.blocks + 2, k=-1, dtype=bool)).sum())
         parts = [blocks, ", ".join(names)]
         if self.kind == "convolution":
             apart = f", dilation {self.dilation}" if self.dilation > 1 else ""
             parts.append("×".join([str(self.kernel)] * len(shape.size)) + apart)
-        return " · ".join([*parts, f"{edges or 'no'} shortcut{'' if edges == 1 else 's'}"])
+        parts.append(counted(edges, "shortcut"))
+        if self.kind == "recurrence":
+            block = f" in blocks of {self.timeblock} steps" if self.timeblock > 1 else ""
+            parts.append(counted(int(self.masks[1:].sum()), "recurrence") + block)
+        return " · ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """As lists and plain values that JSON can hold; ``Point.from_dict`` reads it back."""
@@ -173,7 +222,8 @@ class Point:
             **asdict(self),
             "widths": list(self.widths),
             "activations": list(self.activations),
-            "shortcuts": [[int(edge) for edge in row] for row in self.shortcuts],
+            "shortcuts": _written(self.shortcuts),
+            "recurrences": [_written(edges) for edges in self.recurrences],
             "scales": list(self.scales),
         }
 
@@ -188,21 +238,23 @@ class Point:
     def _positions(self, shape: Shape) -> list[int]:
         """Of each block's grid."""
         scales = (0, *(self.scales or (0,) * (self.blocks + 1)))
-        axes = shape.size if self.kind == "convolution" else ()
+        axes = () if self.kind == "dense" else shape.size
         return [math.prod(max(1, extent >> scale) for extent in axes) for scale in scales]
 
     def _first(self, shape: Shape) -> int:
         if self.kind == "dense":
             return shape.inputs
         if not shape.image:
-            raise ValueError(f"got a convolution for {shape.inputs} features on no grid: it needs an image or a series")
+            raise ValueError(f"got a {self.kind} for {shape.inputs} features on no grid: it needs an image or a series")
+        if self.kind == "recurrence" and len(shape.size) > 1:
+            raise ValueError(f"got a recurrence for an image of {shape.size}: it needs a series, of one axis")
         return shape.channels
 
     def _weights(self, shape: Shape) -> list[int]:
         """Number of weights into each block."""
         widths = np.array(self.partition(shape).widths)
         taps = self.kernel ** len(shape.size) if self.kind == "convolution" else 1
-        return (self.mask @ widths * widths * taps).tolist()  # type: ignore[no-any-return]
+        return (self.masks.sum(axis=0) @ widths * widths * taps).tolist()  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=1 << 16)
@@ -210,9 +262,11 @@ def canonical(point: Point) -> Point:
     """The one point that stands for all points which are the same set of networks.
 
     Dropped: blocks that hear no input, directly or through others (a constant, which the biases of their readers hold
-    as well), and blocks that reach no output. Twins, blocks with the same sources, readers, activation and scale (so
-    with no edge between them), become one block of their total width. What is left is put in an order that does not
-    depend on the order it came in. An output that hears nothing gives the constant network: no block and no shortcut.
+    as well; in a recurrence they could only tell the time), and blocks that reach no output. Twins, blocks with the
+    same sources, readers, activation and scale (at each lag, and with no edge between them at lag 0), become one block
+    of their total width. What is left is put in an order that does not depend on the order it came in. An output that
+    hears nothing gives the constant network: no block and no shortcut. A recurrence has the fewest lags and the largest
+    time block that its edges allow.
 
     Examples
     --------
@@ -222,55 +276,71 @@ def canonical(point: Point) -> Point:
     >>> canonical(Point((8, 24, 16), ("relu", "relu", "tanh"), mask, 1e-3)).describe(Shape(64, 10))
     '64-32-10 · relu · no shortcuts'
     """
-    output = point.blocks + 1
-    sources = [{source for source, edge in enumerate(row) if edge} for row in point.shortcuts]
-    heard = {0}  # blocks that hear the input, somehow
-    for block in range(1, output + 1):
-        if sources[block] & heard:
-            heard.add(block)
-    live = {output}  # of these, blocks that reach the output, somehow; readers come before sources
-    for block in range(output, 0, -1):
-        if block in live:
-            live |= sources[block] & heard
+    masks, output = point.masks, point.blocks + 1
+    edges: list[list[list[bool]]] = masks.tolist()
+    union = masks.max(axis=0)
+    live = _reached(0, union.T.tolist()) & _reached(output, union.tolist())
     hidden = sorted(live - {0, output})
+    ends = [0, *hidden, output]
 
     scales = (0, *(point.scales or (0,) * output))
-    twins: dict[tuple[frozenset[int], frozenset[int], str, int], list[int]] = {}
+    twins: dict[Any, list[int]] = {}
     for block in hidden:
-        readers = frozenset(reader for reader in live if block in sources[reader])
-        kind = (frozenset(sources[block] & (live | {0})), readers, point.activations[block - 1], scales[block])
-        twins.setdefault(kind, []).append(block)
-    kinds = list(twins)
-    place = {block: i for i, blocks in enumerate(twins.values()) for block in blocks}
+        sources = tuple(tuple(j for j in ends if mask[block][j]) for mask in edges)
+        readers = tuple(tuple(i for i in ends if mask[i][block]) for mask in edges)
+        twins.setdefault((sources, readers, point.activations[block - 1], scales[block]), []).append(block)
+    first = [blocks[0] for blocks in twins.values()]
     widths = [sum(point.widths[block - 1] for block in blocks) for blocks in twins.values()]
 
-    # Scale and level first: they grow along every edge, so that the order by colours is a topological one.
+    # Scale and level first: they grow along every edge of lag 0, so that the order by colours is a topological one.
     level = {0: 0}
     for block in hidden:
-        level[block] = 1 + max(level[source] for source in sources[block] if source in level)
-    colours = [
-        (kind[3], level[blocks[0]], kind[2], widths[i], 0 in kind[0], output in kind[1])
-        for i, (kind, blocks) in enumerate(twins.items())
-    ]
-    hears = [{place[source] for source in kind[0] if source} for kind in kinds]
-    order, edges, _ = canonical_order(colours, hears)
+        level[block] = 1 + max((level[j] for j in level if edges[0][block][j]), default=0)
+    colours: list[Any] = []
+    for block, width in zip(first, widths, strict=True):
+        outer = [(mask[block][0], mask[output][block]) for mask in edges]
+        colours.append((0, scales[block], level[block], point.activations[block - 1], width, *outer))
+    hears = [[j for j, source in enumerate(first) if edges[0][block][source]] for block in first]
+    for lag in range(1, len(masks)):  # an edge of another lag is a vertex between the two blocks
+        for i, j in np.argwhere(masks[lag][np.ix_(first, first)]).tolist():
+            hears[i].append(len(colours))
+            colours.append((1, lag))
+            hears.append([j])
+    order = [group for group in canonical_order(colours, hears).order if group < len(first)]
 
-    blocks = len(order)
-    mask = np.zeros((blocks + 2, blocks + 2), dtype=bool)
-    mask[-1, 0] = 0 in sources[output]
-    for i, (group, heard_places) in enumerate(zip(order, edges, strict=True)):
-        *_, hears_input, feeds_output = colours[group]
-        mask[i + 1, 0] = hears_input
-        mask[-1, i + 1] = feeds_output
-        mask[i + 1, [source + 1 for source in heard_places]] = True
+    kept = np.ix_(range(len(masks)), *[[0, *(first[group] for group in order), output]] * 2)
+    masks = masks[kept] if live else masks[kept] & False
+    lags = max(np.flatnonzero(masks.any(axis=(1, 2))), default=0)
+    back = np.flatnonzero((masks & ~np.tri(len(order) + 2, k=-1, dtype=bool)).any(axis=(1, 2)))
     return replace(
         point,
         widths=tuple(widths[group] for group in order),
-        activations=tuple(kinds[group][2] for group in order),
-        shortcuts=tuple(map(tuple, mask.tolist())),
-        scales=(*(kinds[group][3] for group in order), scales[-1]) if point.scales else (),
+        activations=tuple(point.activations[first[group] - 1] for group in order),
+        shortcuts=_edges(masks[0]),
+        scales=(*(scales[first[group]] for group in order), scales[-1]) if point.scales else (),
         dilation=point.dilation if point.kernel > 1 else 1,
+        recurrences=tuple(_edges(mask) for mask in masks[1 : lags + 1]),
+        timeblock=int(min(back, default=1)),
     )
+
+
+def _reached(start: int, edges: Sequence[Sequence[bool]]) -> set[int]:
+    """The block itself, and what can be reached from it along the rows of a mask."""
+    found, new = {start}, [start]
+    while new:
+        for block, edge in enumerate(edges[new.pop()]):
+            if edge and block not in found:
+                found.add(block)
+                new.append(block)
+    return found
+
+
+def _edges(mask: Mask) -> Edges:
+    return tuple(map(tuple, mask.tolist()))
+
+
+def _written(edges: Edges) -> list[list[int]]:
+    return [[int(edge) for edge in row] for row in edges]
 
 
 def hyperparameters(point: Point) -> dict[str, Any]:
@@ -293,7 +363,7 @@ def key(point: Point, *, seed: int, budget: int) -> str:
     --------
     >>> point = Point((16,), ("relu",), shortcut_mask(None, 3), learning_rate=1e-3)
     >>> key(point, seed=0, budget=30)[:16]
-    'dd65225bb69baace'
+    'c76ed7d731f7d256'
     """
     record = canonical(point).to_dict()
     content = {

@@ -220,7 +220,7 @@ class _Group:
                 point = runner.point
                 kind = point.kind, min(point.batch_size, len(one.dataset.train))
                 if kind not in made:
-                    made[kind] = Population(one.objective, threads=1)
+                    made[kind] = Population(one.objective(point.kind), threads=1)
                     self.populations.append((one, *kind, made[kind]))
                 settings = Optimizer("adamw", learning_rate=point.learning_rate, weight_decay=point.weight_decay)
                 runner.candidates.append(made[kind].enter(runner.machines[fold], settings))
@@ -261,7 +261,7 @@ class _Group:
 def _measured(population: Population, lessons: Lessons, kind: Kind) -> dict[Candidate, Measured]:
     """Loss, score and sharpness on the validation part."""
     data = lessons.validation(kind)
-    if lessons.objective.loss == "cross_entropy":
+    if lessons.dataset.task == "classification":
         return dict(zip(population.candidates, population.calibrate(data), strict=True))
     variance = float(lessons.dataset.validation.y.var())
     return {

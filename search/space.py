@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 
-from machgraph.partition import Partition
+from machgraph.partition import Mask, Partition
 from search.count import class_count
 from search.point import KINDS as KINDS
 from search.point import Kind, Point
@@ -20,6 +20,13 @@ from search.point import key as key
 Choice = bool | int | float | str
 Code = dict[str, Choice]
 Shortcuts = Literal["free", "all", "sequential"]
+Recurrences = Literal["free", "all", "own"]
+Triple = tuple[int, int, int]  # lag, block_out, block_in
+
+OWNERS: Mapping[str, Kind] = {  # what a single kind has
+    **dict.fromkeys(("kernels", "dilations", "max_scale", "heads"), "convolution"),
+    **dict.fromkeys(("lags", "timeblocks", "recurrences"), "recurrence"),
+}
 
 DRAWS = 100  # until one is no constant
 COUNTED_BLOCKS = 4  # hidden blocks up to which classes are counted; each further one takes 40 times as long
@@ -43,11 +50,16 @@ class Space:
     min_blocks : fewest hidden blocks, as the point is written: its canonical form may have fewer.
     shortcuts : ``free``; or the same for all points: ``all``, or ``sequential``, from each block to the next alone.
     max_span : of free shortcuts: how many blocks on, at most, a block is heard; ``None``: any number.
+    density : of free shortcuts: the least and the largest share of the possible ones that a point has.
     kind : of machine.
     kernels, dilations : of a convolution.
     max_scale : of a convolution: how often the grid may be halved before its last hidden block. Each block has a scale
         from 0 to this, none a smaller one than the block before.
     heads : of a convolution: scales of the output, at least ``max_scale``; its mean over positions is the answer.
+    lags, timeblocks : of a recurrence: the longest lag, and the steps of time that are updated at once. A time block
+        that no lag reaches would leave no recurrence.
+    recurrences : of a recurrence: ``free``, where at each lag each block but the input hears each but the output, or
+        not; ``all`` of these; or ``own``, where each hidden block hears its own past.
 
     Raises
     ------
@@ -69,11 +81,15 @@ class Space:
     min_blocks: int = 0
     shortcuts: Shortcuts = "free"
     max_span: int | None = None
+    density: tuple[float, float] | None = None
     kind: Kind = "dense"
     kernels: tuple[int, ...] = (1,)
     dilations: tuple[int, ...] = (1,)
     max_scale: int = 0
     heads: tuple[int, ...] = (0,)
+    lags: tuple[int, ...] = (0,)
+    timeblocks: tuple[int, ...] = (1,)
+    recurrences: Recurrences = "free"
 
     def __post_init__(self) -> None:
         """Check, and turn lists into tuples."""
@@ -85,7 +101,10 @@ class Space:
             raise ValueError(
                 f"got min_blocks={self.min_blocks}, max_blocks={self.max_blocks}: the first must not be the larger"
             )
-        numbers = ("widths", "learning_rates", "weight_decays", "batch_sizes", "kernels", "dilations", "heads")
+        numbers = (
+            "widths", "learning_rates", "weight_decays", "batch_sizes", "kernels", "dilations", "heads", "lags",
+            "timeblocks",
+        )  # fmt: skip
         for name in (*numbers, "activations"):
             choices = getattr(self, name)
             if isinstance(choices, str) or not (choices := tuple(choices)):
@@ -96,7 +115,7 @@ class Space:
             choices = getattr(self, name)
             if any(a >= b for a, b in pairwise(choices)):
                 raise ValueError(f"got {name}={choices!r}: give them in increasing order, none twice")
-        for name in ("batch_sizes", "kernels", "dilations"):
+        for name in ("batch_sizes", "kernels", "dilations", "timeblocks"):
             if getattr(self, name)[0] < 1:
                 raise ValueError(f"got {name}={getattr(self, name)!r}: each must be at least 1")
         if not all(0 < rate < math.inf for rate in self.learning_rates):
@@ -110,17 +129,43 @@ class Space:
         if self.max_span is not None and (self.max_span < 1 or self.shortcuts != "free"):
             raise ValueError(f"got max_span={self.max_span!r}: it is at least 1, and of free shortcuts alone")
         self._check_kind()
+        self._check_density()
 
     def _check_kind(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"got kind={self.kind!r}: it is one of {', '.join(KINDS)}")
-        of_convolutions = (self.kernels, self.dilations, self.max_scale, self.heads)
-        if self.kind == "dense" and of_convolutions != ((1,), (1,), 0, (0,)):
-            raise ValueError("got kernels, dilations, scales or heads for dense machines: convolutions have these")
+        for field in fields(self):
+            if OWNERS.get(field.name, self.kind) != self.kind and getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f"got {field.name} for a space of kind {self.kind!r}: only a {OWNERS[field.name]} has these"
+                )
         if self.heads[0] < self.max_scale:
             raise ValueError(
                 f"got heads={self.heads} below max_scale={self.max_scale}: no output is finer than what it hears"
             )
+        if self.kind == "recurrence" and self.lags[0] < max(1, self.timeblocks[-1]):
+            raise ValueError(
+                f"got lags={self.lags} for timeblocks={self.timeblocks}: a recurrence needs lags of at least 1, and of "
+                "its longest time block"
+            )
+        if self.recurrences not in ("free", "all", "own"):
+            raise ValueError(f"got recurrences={self.recurrences!r}: give free, all or own")
+
+    def _check_density(self) -> None:
+        if self.density is None:
+            return
+        object.__setattr__(self, "density", tuple(self.density))
+        if len(self.density) != 2 or not 0 <= self.density[0] <= self.density[1] <= 1 or self.shortcuts != "free":
+            raise ValueError(
+                f"got density={self.density!r}: give the least and the largest share, from 0 to 1, of free shortcuts"
+            )
+        for blocks in range(self.min_blocks, self.max_blocks + 1):
+            least, most = self._shortcut_range(blocks)
+            if least > most:
+                raise ValueError(
+                    f"got density={self.density!r}: no whole number of the {len(self._edges(blocks))} shortcuts of "
+                    f"{blocks} hidden blocks is between these shares, so widen it"
+                )
 
     @cached_property
     def parameters(self) -> Mapping[str, tuple[Choice, ...]]:
@@ -137,12 +182,17 @@ class Space:
         if self.kind == "convolution":
             convolution = {f"scale_{i}": tuple(range(self.max_scale + 1)) for i in hidden}
             convolution |= {"head": self.heads, "kernel": self.kernels, "dilation": self.dilations}
+        recurrence: dict[str, tuple[Choice, ...]] = {}
+        if self.kind == "recurrence":
+            recurrence = {"lags": self.lags, "timeblock": self.timeblocks}
+            recurrence |= dict.fromkeys(self._lagged, (False, True)) if self.recurrences == "free" else {}
         return {
             "blocks": tuple(range(self.min_blocks, self.max_blocks + 1)),
             **{f"width_{i}": self.widths for i in hidden},
             **{f"activation_{i}": self.activations for i in hidden},
             **(dict.fromkeys(self._pairs, (False, True)) if self.shortcuts == "free" else {}),
             **convolution,
+            **recurrence,
             "learning_rate": self.learning_rates,
             "weight_decay": self.weight_decays,
             "batch_size": self.batch_sizes,
@@ -167,16 +217,25 @@ class Space:
             code |= {"head": head, "kernel": point.kernel, "dilation": point.dilation}
         if self.shortcuts == "free":
             code |= {name: point.shortcuts[i][j] for name, (i, j) in self._edges(point.blocks).items()}
+        if self.kind == "recurrence":
+            code |= {"lags": len(point.recurrences), "timeblock": point.timeblock}
+            if self.recurrences == "free":
+                free = self._triples(point.blocks, len(point.recurrences), point.timeblock)
+                code |= {name: point.recurrences[lag - 1][i][j] for name, (lag, i, j) in free.items()}
         for name, value in code.items():
             if value not in self.parameters.get(name, ()):
                 choices = self.parameters.get(name, "nothing of that name")
                 raise ValueError(f"got a point with {name}={value!r}, which is not in the space: it has {choices}")
         if self.decode(code) != point:
-            raise ValueError("got a point with shortcuts or scales that are not in the space")
+            raise ValueError("got a point with shortcuts, scales or recurrences that are not in the space")
         return code
 
     def decode(self, code: Mapping[str, Choice]) -> Point:
-        """The point of a code; what belongs to unused blocks is ignored, and no scale is below the one before.
+        """The point of a code; what belongs to unused blocks is ignored.
+
+        No scale is below the one before. Where the shortcuts are too many or too few for the density, the longest are
+        left out, or the shortest put in: of equally long ones those into later blocks are the first to go, and the last
+        to come.
 
         Raises
         ------
@@ -189,26 +248,58 @@ class Space:
         hidden = range(1, blocks + 1)
         mask = np.zeros((blocks + 2, blocks + 2), dtype=bool)
         for name, edge in self._edges(blocks).items():
-            mask[edge] = code[name] if self.shortcuts == "free" else self.is_fixed(*edge)
-        convolution: dict[str, Any] = {}
+            mask[edge] = self.shortcuts == "free" and code[name]
+        own: dict[str, Any] = {}
         if self.kind == "convolution":
             scales = np.maximum.accumulate([0, *(int(code[f"scale_{i}"]) for i in hidden)])[1:].tolist()
-            convolution = {"scales": (*scales, int(code["head"]))}
-            convolution |= {name: int(code[name]) for name in ("kernel", "dilation")}
+            own = {"scales": (*scales, int(code["head"]))}
+            own |= {name: int(code[name]) for name in ("kernel", "dilation")}
+        if self.kind == "recurrence":
+            lags, timeblock = int(code["lags"]), int(code["timeblock"])
+            lagged = np.zeros((lags, *mask.shape), dtype=bool)
+            if self.recurrences == "free":
+                for name, (lag, i, j) in self._triples(blocks, lags, timeblock).items():
+                    lagged[lag - 1, i, j] = code[name]
+            own = {"recurrences": _tuples(self.recurring(lagged, timeblock)), "timeblock": timeblock}
         return Point(
             tuple(int(code[f"width_{i}"]) for i in hidden),
             tuple(str(code[f"activation_{i}"]) for i in hidden),
-            tuple(map(tuple, mask.tolist())),
+            _tuples(self.wired(mask)),
             learning_rate=float(code["learning_rate"]),
             weight_decay=float(code["weight_decay"]),
             batch_size=int(code["batch_size"]),
             kind=self.kind,
-            **convolution,
+            **own,
         )
+
+    def wired(self, mask: Mask) -> Mask:
+        """A mask ``[block_out, block_in]`` made one of the space's, as ``decode`` says; one that is stays as it is."""
+        blocks = len(mask) - 2
+        found = np.zeros_like(mask)
+        if self.shortcuts == "all":
+            return ~np.triu(~found)
+        if self.shortcuts == "sequential":
+            return np.eye(blocks + 2, k=-1, dtype=bool)
+        pairs = sorted(self._edges(blocks).values(), key=lambda pair: (pair[0] - pair[1], pair[0]))
+        taken = [pair for pair in pairs if mask[pair]]
+        least, most = self._shortcut_range(blocks)
+        absent = [pair for pair in pairs if not mask[pair]]
+        for pair in (*taken[:most], *absent[: max(0, least - len(taken))]):
+            found[pair] = True
+        return found
+
+    def recurring(self, masks: Mask, timeblock: int) -> Mask:
+        """Masks ``[lag - 1, block_out, block_in]`` made such as the space has them, where they are not free."""
+        found = np.zeros_like(masks)
+        lags, blocks = len(masks), masks.shape[1] - 2
+        for lag, i, j in self._triples(blocks, lags, timeblock).values():
+            free = masks[lag - 1, i, j]
+            found[lag - 1, i, j] = {"free": free, "all": True, "own": i == j and i <= blocks}[self.recurrences]
+        return found
 
     def count(self) -> int:
         """Number of points, exactly: for each number of hidden blocks and all choices."""
-        return sum(self._counts())
+        return sum(self._counts.values())
 
     def count_classes(self) -> int | None:
         """Number of different ``canonical(point)`` over all points, exactly; ``None`` where it is not known.
@@ -216,7 +307,13 @@ class Space:
         It is known of dense machines with free shortcuts up to 4 hidden blocks. It does not depend on ``min_blocks``: a
         smaller network can be written with more blocks that nothing reads.
         """
-        if self.kind != "dense" or self.shortcuts != "free" or self.max_span or self.max_blocks > COUNTED_BLOCKS:
+        if (
+            self.kind != "dense"
+            or self.shortcuts != "free"
+            or self.max_span
+            or self.density
+            or self.max_blocks > COUNTED_BLOCKS
+        ):
             return None
         return class_count(self.max_blocks, self.widths, len(self.activations)) * self._trainings
 
@@ -228,14 +325,19 @@ class Space:
         not over classes: a network that can be written in many ways is drawn more often, and as blocks without a way
         from input to output are common, the canonical forms drawn have fewer hidden blocks.
         """
-        counts = self._counts()
-        shares = [count / sum(counts) for count in counts]
+        counts = self._counts
+        shares = [count / sum(counts.values()) for count in counts.values()]
         for _ in range(DRAWS):
-            code = {**self.draw(rng), "blocks": (blocks := self.min_blocks + int(rng.choice(len(counts), p=shares)))}
+            blocks, lags, timeblock = list(counts)[int(rng.choice(len(counts), p=shares))]
+            code = {**self.draw(rng), "blocks": blocks}
             if self.kind == "convolution":  # one of the rising sequences of scales
                 places = np.sort(rng.choice(blocks + self.max_scale, size=blocks, replace=False))
                 code |= {f"scale_{i}": int(place) for i, place in enumerate(places - np.arange(blocks), start=1)}
-            if (point := self.decode(code)).depth > 1:
+            if self.kind == "recurrence":
+                code |= {"lags": lags, "timeblock": timeblock}
+            if self.density is not None:
+                code |= self._some_shortcuts(blocks, rng)
+            if not (point := self.decode(code)).is_constant:
                 break
         return point
 
@@ -247,35 +349,95 @@ class Space:
         """The pairs ``(block_out, block_in)`` that may have a shortcut, in a point of so many hidden blocks."""
         return list(self._edges(blocks).values())
 
-    def is_fixed(self, block_out: int, block_in: int) -> bool:
-        """Whether every point has this shortcut, where they are not free."""
-        return self.shortcuts == "all" or (self.shortcuts == "sequential" and block_out == block_in + 1)
+    def triples(self, blocks: int, lags: int, timeblock: int) -> list[Triple]:
+        """The ``(lag, block_out, block_in)`` that may have a recurrence, in a point of so many hidden blocks."""
+        return list(self._triples(blocks, lags, timeblock).values())
 
     @property
     def _trainings(self) -> int:
         return len(self.learning_rates) * len(self.weight_decays) * len(self.batch_sizes)
 
-    def _counts(self) -> list[int]:
-        """Number of points with ``min_blocks``, ... ``max_blocks`` hidden blocks."""
+    @cached_property
+    def _counts(self) -> dict[Triple, int]:
+        """Number of points by number of hidden blocks, longest lag and time block."""
         labels = len(self.widths) * len(self.activations)
         rest = self._trainings * len(self.kernels) * len(self.dilations) * len(self.heads)
-        return [
-            labels**n
-            * (2 ** len(self._edges(n)) if self.shortcuts == "free" else 1)
+        return {
+            (n, lags, timeblock): labels**n
+            * self._wirings(n)
+            * (2 ** len(self._triples(n, lags, timeblock)) if self.recurrences == "free" else 1)
             * math.comb(n + self.max_scale, n)
             * rest
             for n in range(self.min_blocks, self.max_blocks + 1)
-        ]
+            for lags in self.lags
+            for timeblock in self.timeblocks
+        }
+
+    def _wirings(self, blocks: int) -> int:
+        """Number of masks of lag 0."""
+        if self.shortcuts != "free":
+            return 1
+        possible = len(self._edges(blocks))
+        least, most = self._shortcut_range(blocks)
+        return sum(math.comb(possible, number) for number in range(least, most + 1))
+
+    def _shortcut_range(self, blocks: int) -> tuple[int, int]:
+        """The least and the largest number of free shortcuts."""
+        possible = len(self._edges(blocks))
+        low, high = self.density or (0.0, 1.0)
+        return math.ceil(low * possible - 1e-9), math.floor(high * possible + 1e-9)
+
+    def _some_shortcuts(self, blocks: int, rng: np.random.Generator) -> Code:
+        """Free shortcuts drawn uniformly from those of the density."""
+        names = list(self._edges(blocks))
+        least, most = self._shortcut_range(blocks)
+        ways = [math.comb(len(names), number) for number in range(least, most + 1)]
+        number = least + int(rng.choice(len(ways), p=[way / sum(ways) for way in ways]))
+        chosen = set(rng.choice(len(names), size=number, replace=False).tolist())
+        return {name: i in chosen for i, name in enumerate(names)}
+
+    @cached_property
+    def _lagged(self) -> tuple[str, ...]:
+        """The names of the recurrences of all points."""
+        numbers = range(self.min_blocks, self.max_blocks + 1)
+        names = {
+            name for n in numbers for lags in self.lags for tb in self.timeblocks for name in self._triples(n, lags, tb)
+        }
+        return tuple(sorted(names, key=_numbers))
+
+    def _triples(self, blocks: int, lags: int, timeblock: int) -> dict[str, Triple]:
+        """The recurrences that such a point may have: what the code calls each, and ``(lag, out, in)``."""
+        names = (*range(blocks + 1), self.max_blocks + 1)
+        return {
+            f"recurrence_{lag}_{names[i]}_{j}": (lag, i, j)
+            for lag in range(1, lags + 1)
+            for i in range(1, blocks + 2)
+            for j in range(blocks + 1)
+            if lag >= timeblock or j < i
+        }
 
     @cached_property
     def _pairs(self) -> tuple[str, ...]:
         """The names of the shortcuts of all points."""
         numbers = range(self.min_blocks, self.max_blocks + 1)
         names = {name for blocks in numbers for name in self._edges(blocks)}
-        return tuple(sorted(names, key=lambda name: [int(block) for block in name.split("_")[1:]]))
+        return tuple(sorted(names, key=_numbers))
 
     def _edges(self, blocks: int) -> dict[str, tuple[int, int]]:
         """The shortcuts that a point of so many blocks may have: what the code calls each, and ``(out, in)``."""
         names = (*range(blocks + 1), self.max_blocks + 1)
         span = self.max_span or blocks + 1
         return {f"shortcut_{names[i]}_{j}": (i, j) for i in range(1, blocks + 2) for j in range(max(0, i - span), i)}
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(number) for number in name.split("_")[1:]]
+
+
+def _tuples(mask: Mask) -> Any:
+    """Nested tuples.
+
+    >>> _tuples(np.array([[True, False]]))
+    ((True, False),)
+    """
+    return tuple(map(_tuples, mask)) if mask.ndim > 1 else tuple(mask.tolist())
