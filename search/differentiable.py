@@ -1,12 +1,13 @@
 """All wirings in one machine: a gate on each shortcut and a price for open ones, trained with the weights, then cut.
 
-One machine has every block and every shortcut that the space allows. What is heard through a shortcut is multiplied by
-a gate, the sigmoid of a number that learns as well, and the loss to lower is the data's and a price for each open gate.
-So a shortcut stays that is worth its price, given all others, and the weights of these learn to do without it. The
-order in which gates are open is a path of wirings, from dense to sparse, a few points of which are trained from scratch
-like any other. It is the continuous relaxation of Liu et al. 2019, "DARTS: Differentiable Architecture Search", over
-the shortcuts of a machine, with the price per open gate of Louizos et al. 2018, "Learning Sparse Neural Networks through
-L0 Regularization".
+One machine has every block and every shortcut that the space allows. Weights are multiplied with the gate of their
+shortcut, the sigmoid of a number that learns as well, and what is lowered is the loss plus a price for each gate, as
+far as it is open. So a shortcut stays open that saves more loss than its price, while the others learn to do without
+the rest. The order in which gates are open is a path of wirings, from dense to sparse; a few points of it are then
+trained from scratch like any other.
+
+A relaxation as in Liu et al. 2019, "DARTS: Differentiable Architecture Search", with a price for each gate as in
+Louizos et al. 2018, "Learning Sparse Neural Networks through L0 Regularization", over the shortcuts of a machine.
 """
 
 from collections.abc import Collection
@@ -18,23 +19,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from machgraph.parametric_machine import ParametricMachine
-from machgraph.partition import Mask
 from machgraph.population import Population
 from machgraph.training import Objective, Optimizer, batches
 from search.data import Dataset
 from search.machine import build, laid_out
-from search.point import Point, canonical
+from search.point import Kind, Point, canonical
 from search.population import evaluate
 from search.recipe import Recipe
 from search.space import Space
 
-PRICES = (0.005, 0.01, 0.02, 0.04)  # of which a proposal draws one: from most shortcuts of a small machine to a third
+PRICES = (0.005, 0.01, 0.02)  # on digits a small machine keeps nine tenths, seven tenths, half of its shortcuts
 CUTS = 4  # points of one machine
-MACHINES = 20  # that are trained at most for one list of proposals
+MACHINES = 20  # trained at most for one list of proposals
 
-OPEN = 2.0  # gates begin at sigmoid(2) = 0.88
-WAY = 30.0  # how far a gate's number may go in a whole schedule, at the peak of the rate
-ROWS = 1024  # of the training part, that a step of the gates looks at
+START = 2.0  # gates begin at sigmoid(2) = 0.88
+RATE = 1.0  # of the gates' optimizer, at its peak
+ROWS = 256  # of the training part, that a step of the gates looks at
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,7 @@ def gated(point: Point, dataset: Dataset, recipe: Recipe, *, seed: int, price: f
     """
     if not 0 <= price < float("inf"):
         raise ValueError(f"got price={price!r}: give 0 or more, the loss that an open shortcut must save")
-    part, classes = dataset.train, dataset.task == "classification"
-    x, y = laid_out(torch.from_numpy(part.x), dataset.shape, point.kind), torch.from_numpy(part.y)
-    y = y if classes else y[:, None]
-    objective = Objective(
-        "cross_entropy" if classes else "squared_error", label_smoothing=recipe.label_smoothing if classes else 0.0
-    )
+    x, y, objective = _samples(dataset, point.kind, recipe)
     size = min(point.batch_size, len(y))
     steps = recipe.steps(len(y), size)
     rates = [recipe.rate(k / (steps * recipe.epochs)) for k in range(steps * recipe.epochs)]
@@ -108,13 +103,13 @@ def gated(point: Point, dataset: Dataset, recipe: Recipe, *, seed: int, price: f
 
     machine, legal = build(point, dataset.shape, seed), torch.from_numpy(point.mask)
     weight = machine.weight.detach().clone()  # of which the machine has as much as its gates are open
-    numbers = torch.full(legal.shape, OPEN, requires_grad=True)
-    steps_of_gates = torch.optim.Adam([numbers], betas=(0.8, 0.99))
+    numbers = torch.full(legal.shape, START, dtype=torch.float64, requires_grad=True)  # in which no gate is quite 1
+    adam = torch.optim.Adam([numbers], betas=(0.8, 0.99))
     for epoch in range(recipe.epochs):
         before = _through(weight, torch.sigmoid(numbers).detach(), machine)
         with torch.no_grad():
             machine.weight.copy_(before)
-        candidate = population.enter(machine, settings)
+        candidate = population.enter(machine, settings)  # anew, as nothing else can give it the weights of new gates
         shuffled = torch.randperm(len(y), generator=order)
         (data,) = batches(x, y, size, shuffled[: steps * size])
         population.descend(data, rates[epoch * steps : (epoch + 1) * steps])
@@ -125,44 +120,49 @@ def gated(point: Point, dataset: Dataset, recipe: Recipe, *, seed: int, price: f
         rows = shuffled[:ROWS]
         gates = torch.sigmoid(numbers)
         loss = _loss(machine, _through(weight, gates, machine), x[rows], y[rows], objective)
-        steps_of_gates.param_groups[0]["lr"] = WAY / recipe.epochs * rates[epoch * steps]
-        steps_of_gates.zero_grad()
+        adam.param_groups[0]["lr"] = RATE * rates[epoch * steps]
+        adam.zero_grad()
         (loss + price * gates[legal].sum()).backward()  # type: ignore[no-untyped-call]
-        steps_of_gates.step()
+        adam.step()
     values = torch.where(legal, torch.sigmoid(numbers).detach(), 0.0)
     with torch.no_grad():
         machine.weight.copy_(_through(weight, values, machine))
-    loss_at_last, _ = evaluate(machine, dataset, part)
-    return Gates(point, tuple(map(tuple, values.tolist())), price, loss_at_last)
+    return Gates(point, tuple(map(tuple, values.tolist())), price, evaluate(machine, dataset, dataset.train)[0])
 
 
-def cuts(gates: Gates, space: Space, number: int) -> tuple[Point, ...]:
-    """Points with ever fewer shortcuts, the weakest closed first, until one way from input to output is left.
+def cuts(gates: Gates, space: Space, number: int, seen: Collection[Point] = ()) -> tuple[Point, ...]:
+    """Points on the path from all shortcuts to one way from input to output, along which the weakest is closed first.
 
     Parameters
     ----------
-    number : of points, at least 1; of a longer path these are spread evenly, the first and last among them.
+    number : of points: those next to the wiring of the gates that are at least half open, from dense to sparse.
+    seen : canonical forms to leave out.
 
     Returns
     -------
-    Points of the space, different networks all; in canonical form where the space has it.
+    Points of the space, different networks all, in canonical form where the space has that; fewer if there are no more.
     """
     point, mask = gates.point, gates.point.mask
-    networks = {canonical(point): point}
-    for pair in sorted(space.pairs(point.blocks), key=lambda pair: gates.values[pair[0]][pair[1]]):
-        mask[pair] = False
+    path = {canonical(point): point}  # the densest of each network
+    for out, source in sorted(space.pairs(point.blocks), key=lambda pair: gates.values[pair[0]][pair[1]]):
+        mask[out, source] = False
         thinner = replace(point, shortcuts=tuple(map(tuple, mask.tolist())))
         if thinner.depth > 1:
-            networks.setdefault(canonical(thinner), thinner)
+            path.setdefault(canonical(thinner), thinner)
         else:
-            mask[pair] = True  # the only way there is left
-    path = [form if _has(space, form) else cut for form, cut in networks.items()]
-    places = np.linspace(0, len(path) - 1, min(number, len(path))).round().astype(int)
-    return tuple(path[place] for place in places)
+            mask[out, source] = True  # without it there is no way
+    half = (np.array(gates.values) >= 0.5).sum()
+    fresh = [network for network in path.items() if network[0] not in seen]
+    near = sorted(fresh, key=lambda network: abs(network[1].mask.sum() - half))[:number]
+    return tuple(form if _has(space, form) else cut for form, cut in fresh if (form, cut) in near)
 
 
 def proposals(
-    space: Space, dataset: Dataset, recipe: Recipe, seed: int | tuple[int, ...], number: int,
+    space: Space,
+    dataset: Dataset,
+    recipe: Recipe,
+    seed: int | tuple[int, ...],
+    number: int,
     seen: Collection[Point] = (),
 ) -> list[Point]:
     """Points to train, cut from machines whose widths, activations, settings and price the seed draws.
@@ -183,13 +183,13 @@ def proposals(
             break
         point, price = slots(space, rng), float(rng.choice(PRICES))
         gates = gated(point, dataset, recipe, seed=int(rng.integers(1 << 31)), price=price)
-        for cut in cuts(gates, space, CUTS):
-            if (form := canonical(cut)) not in seen:
-                found.setdefault(form, cut)
-    return list(found.values())[:number]
+        wanted = min(CUTS, number - len(found))
+        found |= {canonical(cut): cut for cut in cuts(gates, space, wanted, {*seen, *found})}
+    return list(found.values())
 
 
 def _has(space: Space, point: Point) -> bool:
+    """Whether the point is in the space: a canonical form may be too small for it, or as wide as two of its blocks."""
     try:
         space.encode(point)
     except ValueError:
@@ -197,10 +197,19 @@ def _has(space: Space, point: Point) -> bool:
     return True
 
 
+def _samples(dataset: Dataset, kind: Kind, recipe: Recipe) -> tuple[Tensor, Tensor, Objective]:
+    """Inputs and targets of the training part as the machine reads them, and what it descends on."""
+    part = dataset.train
+    x, y = laid_out(torch.from_numpy(part.x), dataset.shape, kind), torch.from_numpy(part.y)
+    if dataset.task == "regression":
+        return x, y[:, None], Objective("squared_error")
+    return x, y, Objective("cross_entropy", label_smoothing=recipe.label_smoothing)
+
+
 def _through(weight: Tensor, gates: Tensor, machine: ParametricMachine) -> Tensor:
     """The weights, each multiplied with the gate of its pair of blocks."""
     block = torch.repeat_interleave(torch.arange(len(gates)), torch.tensor(machine.partition.widths))
-    spread = gates[block[:, None], block]
+    spread = gates.to(weight.dtype)[block[:, None], block]
     return weight * spread.view(*spread.shape, *[1] * machine.dimensions)
 
 
