@@ -1,5 +1,6 @@
 """Gates on the shortcuts of one machine: they find the wiring of a teacher, and their cuts are points to train."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,9 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments import differentiable as experiment
+from experiments import regret
+from experiments.results import FOLDER
 from machgraph.partition import shortcut_mask
 from search.data import from_arrays, load
-from search.differentiable import Gates, cuts, gated, proposals, slots
+from search.differentiable import PRICES, Gates, cuts, gated, proposals, slots
 from search.machine import answers, build
 from search.point import Point, canonical
 from search.recipe import Recipe
@@ -53,7 +57,7 @@ def taught(seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_gates_of_a_teachers_wiring_are_the_most_open(seed):
-    gates = np.array(gated(FULL, taught(seed), RECIPE, seed=seed, price=0.03).values)
+    gates = np.array(gated(FULL, taught(seed), RECIPE, seed=seed, price=0.04).values)
     assert gates[CHAIN.mask].min() > gates[FULL.mask & ~CHAIN.mask].max()
 
 
@@ -178,3 +182,43 @@ def test_proposals_are_as_many_different_networks_of_the_space_as_wanted(space):
 def test_a_space_of_few_networks_is_exhausted():
     space = Space(max_blocks=0, learning_rates=(1e-3, 1e-2))
     assert len(proposals(space, load("diabetes"), SHORT, 0, 8)) == 2
+
+
+# ---- the experiment ----------------------------------------------------------------------------------------------
+
+
+def test_effects_are_what_shortcuts_save():
+    weights = np.arange(10.0)
+    losses = {mask: 100 - float(weights @ [digit == "1" for digit in mask]) for mask in regret.MASKS}
+    median = experiment.effects(losses)
+    assert np.argsort(median)[-3:].tolist() == [7, 8, 9]
+
+
+def test_proposals_are_the_first_trials_of_a_search_that_they_begin():
+    losses = dict.fromkeys(regret.MASKS, 1.0)
+    first = [regret.point_of(mask) for mask in ("1" * 10, "0000001000", "1" * 5 + "0" + "1" * 4)]
+    done = regret.search("evolution", 0, losses, 16, first)
+    assert [trial.mask for trial in done[:3]] == [regret.mask_of(point) for point in first]
+    assert len(done) == 16
+
+
+def test_the_group_lasso_closes_more_with_more_strength():
+    data = load("digits")
+    recipe = replace(regret.recipe_of(data), epochs=4)
+    free, strong = (experiment.lasso(data, recipe, 0, strength=strength) for strength in (0.0, 1.0))
+    assert (np.array(free.values)[experiment.FULL.mask] > 0).all()
+    assert not np.array(strong.values).any()
+
+
+def test_the_committed_figures_say_that_gates_know_shortcuts_better_than_norms_do():
+    result = json.loads((FOLDER / "differentiable.json").read_text())["result"]
+    rows = {row["method"]: row for row in result["orders"]}
+    assert set(rows) == set(experiment.METHODS)
+    priced = [rows[f"gates, price {price}"] for price in PRICES]
+    lasso = [row for method, row in rows.items() if method.startswith("group lasso")]
+    assert min(row["agreement"] for row in priced) > 0.5 > max(row["agreement"] for row in lasso)
+    assert max(row["regret_of_path"] for row in priced) < min(row["regret_of_path"] for row in lasso)
+    begun, plain = (result["searches"]["strategies"][name] for name in (experiment.BEGUN, "evolution"))
+    assert result["searches"]["trials"][0] == regret.GENERATION
+    regrets = [told["regret"]["mean"][0] for told in (begun, plain)]
+    assert regrets[0] < regrets[1]
