@@ -198,9 +198,14 @@ class Trial:
     duplicate: bool
 
 
-def search(strategy: str, seed: int, losses: Mapping[str, float], trials: int) -> list[Trial]:
-    """What a strategy proposes where the loss of every mask is known; fewer trials if all networks are seen before."""
+def search(
+    strategy: str, seed: int, losses: Mapping[str, float], trials: int, first_points: Sequence[Point] = ()
+) -> list[Trial]:
+    """What a strategy proposes, after these points, where the loss of every mask is known; fewer trials if all networks
+    are seen before."""
     study = optuna.create_study(sampler=sampler(strategy, seed=seed, space=SPACE))
+    for point in first_points:
+        study.enqueue_trial(SPACE.encode(point))
     networks = SPACE.count_classes()
     first: dict[Point, str] = {}  # mask of each network
     done: list[Trial] = []
