@@ -21,43 +21,43 @@ def default_space(shape: Shape, n_samples: int) -> AnySpace:
 
     Notes
     -----
-    The middle width of dense machines is a power of two around the square root of the number of rows, from 8 to 128, at
-    least as wide as the output where that allows it, and so narrow that it has at most ``2^18`` weights from the input.
-    The learning rates suit AdamW with one cycle. Weight decay is a prior, whose share falls as data come in: it is
-    ``400 / n_samples``, or three times that. Steps are of 64 samples, fewer for few rows and more for many. These
-    choices decide more than the wiring: ``experiments.recipe`` has the figures.
+    The middle width of dense machines is a power of two around twice the square root of the number of rows, from 16 to
+    128, at least as wide as the output where that allows it, and so narrow that it has at most ``2^18`` weights from
+    the input. The learning rates suit AdamW with one cycle. Weight decay is a prior, whose share falls as data come in:
+    it is ``400 / n_samples``, or three times that; a convolution, which has fewer weights than it has uses for them,
+    takes the first or a third of it. Steps are of 64 samples, fewer for few rows and more for many. These choices
+    decide more than the wiring: ``experiments.recipe`` has the figures.
 
     Examples
     --------
     >>> space = default_space(Shape(10, 1), 270)
     >>> space.widths, space.weight_decays, space.batch_sizes
-    ((8, 16, 32), (1.5, 4.4), (32,))
+    ((16, 32, 64), (1.5, 4.4), (16,))
     >>> default_space(Shape(64, 10, (1, 8, 8)), 1100).of("convolution").heads
-    (2, 3)
+    (2,)
     """
     if n_samples < 1:
         raise ValueError(f"got n_samples={n_samples!r}: it must be at least 1")
-    wish = max(round(math.log2(n_samples) / 2), math.ceil(math.log2(shape.outputs)))
+    wish = max(1 + round(math.log2(n_samples) / 2), math.ceil(math.log2(shape.outputs)))
     most = min(7, math.floor(18 - math.log2(shape.inputs)))
-    middle = 2 ** max(3, min(wish, most))
+    middle = 2 ** max(4, min(wish, most))
     decay = min(max(0.03, 400 / n_samples), 3.0)
     training: dict[str, Any] = {
         "activations": ("relu", "gelu"),
         "learning_rates": (2e-3, 4e-3, 8e-3),
-        "weight_decays": tuple(float(f"{decay * factor:.2g}") for factor in (1, 3)),
         "batch_sizes": (_batch_size(n_samples),),
     }
-    dense = Space(widths=(middle // 2, middle, 2 * middle), **training)
+    dense = Space(widths=(middle // 2, middle, 2 * middle), weight_decays=_rounded(decay, 3 * decay), **training)
     if len(shape.size) < 2:
         return dense
-    halvings = math.floor(math.log2(min(shape.size)))  # to one pixel
-    finest = max(0, halvings - 1)
+    halvings = max(0, math.floor(math.log2(min(shape.size))) - 1)  # to two pixels or three
     convolution = Space(
-        widths=(8, 16, 24),
+        widths=(16, 24, 32),
+        weight_decays=_rounded(decay / 3, decay),
         kind="convolution",
         kernels=(3,),
-        max_scale=finest,
-        heads=tuple(sorted({finest, halvings})),
+        max_scale=halvings,
+        heads=(halvings,),
         **training,
     )
     return OneOf((dense, convolution))
@@ -85,4 +85,8 @@ def default_folds(n_samples: int) -> int:
 
 
 def _batch_size(n_samples: int) -> int:
-    return int(min(max(64 if n_samples >= FEW else 32, 2 ** round(math.log2(n_samples / 18))), 1024))
+    return int(min(max(64 if n_samples >= FEW else 16, 2 ** round(math.log2(n_samples / 18))), 1024))
+
+
+def _rounded(*numbers: float) -> tuple[float, ...]:
+    return tuple(float(f"{number:.2g}") for number in numbers)

@@ -328,8 +328,9 @@ class Space:
         counts = self._counts
         shares = [count / sum(counts.values()) for count in counts.values()]
         for _ in range(DRAWS):
+            code = self.draw(rng)
             blocks, lags, timeblock = list(counts)[int(rng.choice(len(counts), p=shares))]
-            code = {**self.draw(rng), "blocks": blocks}
+            code["blocks"] = blocks
             if self.kind == "convolution":  # one of the rising sequences of scales
                 places = np.sort(rng.choice(blocks + self.max_scale, size=blocks, replace=False))
                 code |= {f"scale_{i}": int(place) for i, place in enumerate(places - np.arange(blocks), start=1)}
