@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from machgraph.parametric_machine import ParametricMachine
 from search.data import Dataset
+from search.encoder import Encoder
 from search.facts import Facts
 from search.leaderboard import NAMES, row, spread
+from search.lessons import Lessons
 from search.objectives import along, asked, fronts, measures
 from search.point import Point
-from search.population import Outcome, cores, outputs, refit, scores, train
+from search.population import Outcome, cores, refit, scores, train
 from search.record import Record, Row, Settings
 from search.rivals import draws, plain, reference
 
@@ -38,12 +40,14 @@ class Final:
     winner : the record of the winner.
     machines : the winner's, one for each initial weights, trained on all that is not held out.
     sharpness : of their outputs, as the validation parts have it: see ``search.population.Outcome``.
+    encoder : of what they read and answer.
     """
 
     rows: tuple[Row, ...]
     winner: Record
     machines: tuple[ParametricMachine, ...]
     sharpness: float
+    encoder: Encoder
 
 
 def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: Facts) -> Final:
@@ -89,17 +93,21 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     members = [(best[i].canonical, results[i]) for i in order]  # each once: the winner is the first of both
     wanted = [(point, outcomes, seed) for _, point, outcomes in named for seed in initial]
     wanted += [(point, outcomes, initial[0]) for point, outcomes in members[1:]]
+    whole = dataset.whole()
     refitted = refit(
         [point for point, _, _ in wanted],
-        dataset.whole(),
+        whole,
         recipe,
         [max(1, round(fmean(outcome.best_epoch for outcome in outcomes))) for _, outcomes, _ in wanted],
         seed=settings.seed,
         seeds=[seed for _, _, seed in wanted],
     )
+    lessons = {
+        name: Lessons(whole, recipe, settings.seed, name) for name in {point.transform for point, _, _ in wanted}
+    }
     said = [
-        _sharpness(outcomes) * outputs(machine, dataset, dataset.test)
-        for machine, (_, outcomes, _) in zip(refitted, wanted, strict=True)
+        _sharpness(outcomes) * lessons[point.transform].answers(machine, "test")
+        for machine, (point, outcomes, _) in zip(refitted, wanted, strict=True)
     ]
     (first, *rivals) = [
         held_out(row(name, point, outcomes, facts, costs(point)), said[i * seeds : (i + 1) * seeds], dataset)
@@ -116,7 +124,11 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
         rows.append(together([said[0], *said[len(named) * seeds :]], rows[: len(best)], dataset))
     others = [*rivals, reference(dataset)]
     return Final(
-        (*rows, *(rival for rival in others if rival)), winner, tuple(refitted[:seeds]), _sharpness(results[order[0]])
+        (*rows, *(rival for rival in others if rival)),
+        winner,
+        tuple(refitted[:seeds]),
+        _sharpness(results[order[0]]),
+        lessons[winner.canonical.transform].dataset.encoder,
     )
 
 

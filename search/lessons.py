@@ -1,16 +1,20 @@
 """What candidates learn from a data set and are measured on, the same for all of them."""
 
 from threading import Lock
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from machgraph.parametric_machine import ParametricMachine
 from machgraph.training import Batches, Objective, batches
 from search.data import Dataset, Part
-from search.machine import laid_out, reading
+from search.machine import answers, laid_out, reading
 from search.point import Kind
 from search.recipe import Recipe
+from search.transform import GIVEN
 
 CHUNK = 1024  # samples that are measured at once
 KEPT = 2**28  # bytes of shuffled samples that are kept for those who come to an epoch later
@@ -23,13 +27,15 @@ class Lessons:
 
     Parameters
     ----------
-    dataset : whose training part is learned, and whose validation part is measured on.
+    given : whose training part is learned, and whose validation part is measured on.
     recipe : the steps of an epoch, and the smoothing of classes.
     seed : of the orders.
+    transform : of the answers, which is learned; ``given``: that of the data set.
     """
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, seed: int) -> None:
-        self.dataset, self.recipe, self._seed = dataset, recipe, seed
+    def __init__(self, given: Dataset, recipe: Recipe, seed: int, transform: str = GIVEN) -> None:
+        self.given, self.recipe, self._seed = given, recipe, seed
+        self.dataset = dataset = given if transform == GIVEN else given.transformed(transform)
         self._lock = Lock()
         self._kept: dict[tuple[int, Kind, int], Batches] = {}
         self._validation: dict[Kind, tuple[Batches, ...]] = {}
@@ -66,6 +72,17 @@ class Lessons:
                 part = self.dataset.validation
                 self._validation[kind] = batches(self._inputs(part, kind), _targets(part), CHUNK)
             return self._validation[kind]
+
+    def answers(self, machine: ParametricMachine, name: Literal["validation", "test"]) -> NDArray[np.float64]:
+        """What a machine says of a part, ``(row, output)``, in the unit of the data set that was given."""
+        part: Part = getattr(self.dataset, name)
+        with torch.no_grad():
+            x = torch.from_numpy(part.x)
+            said: NDArray[np.float64] = answers(machine, x, self.dataset.shape).double().numpy()
+        if self.dataset is self.given:
+            return said
+        values = self.dataset.encoder.decode(said).values
+        return self.given.encoder.scaled(values)[:, None].astype(np.float64)
 
     def _inputs(self, part: Part, kind: Kind) -> Tensor:
         return laid_out(torch.from_numpy(part.x), self.dataset.shape, kind)

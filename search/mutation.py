@@ -265,6 +265,7 @@ _MUTATIONS: tuple[Callable[[_Draft, Space, Generator], bool], ...] = (
     _stepper("learning_rate", lambda space: space.learning_rates),
     _stepper("weight_decay", lambda space: space.weight_decays),
     _stepper("batch_size", lambda space: space.batch_sizes),
+    _stepper("transform", lambda space: space.transforms),
     _stepper("kernel", lambda space: space.kernels),
     _stepper("dilation", lambda space: space.dilations),
     _stepper("timeblock", lambda space: space.timeblocks),

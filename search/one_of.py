@@ -99,3 +99,9 @@ class OneOf:
 
 
 AnySpace = Space | OneOf
+
+
+def transforms(space: AnySpace) -> set[str]:
+    """Of the numbers to answer, all that a point may have."""
+    spaces = space.spaces if isinstance(space, OneOf) else (space,)
+    return {name for one in spaces for name in one.transforms}

@@ -16,6 +16,7 @@ from machgraph.partition import Mask, Partition, lag_mask, shortcut_mask
 from search.canonical import canonical_order
 from search.numbers import counted
 from search.shape import Shape
+from search.transform import GIVEN, TRANSFORMS
 
 Kind = Literal["dense", "convolution", "recurrence"]
 KINDS: tuple[Kind, ...] = ("dense", "convolution", "recurrence")
@@ -40,6 +41,7 @@ class Point:
     learning_rate : of the optimizer, positive.
     weight_decay : decoupled, times the learning rate, on weights and biases alike.
     batch_size : samples a step.
+    transform : of numbers to answer: ``given`` as the data set has it, or another of ``search.transform``.
     kind : of the machine; a convolution reads its input on a grid.
     scales : of a convolution, for each hidden block and the output: how often the grid is halved before it.
     kernel, dilation : of a convolution, along each axis.
@@ -73,6 +75,7 @@ class Point:
     learning_rate: float
     weight_decay: float = 0.3
     batch_size: int = 64
+    transform: str = GIVEN
     kind: Kind = "dense"
     scales: tuple[int, ...] = ()
     kernel: int = 1
@@ -97,6 +100,8 @@ class Point:
         for name in ("batch_size", "kernel", "dilation", "timeblock"):
             if getattr(self, name) < 1:
                 raise ValueError(f"got {name}={getattr(self, name)!r}: it must be at least 1")
+        if self.transform not in (GIVEN, *TRANSFORMS):
+            raise ValueError(f"got transform={self.transform!r}: it is one of {', '.join((GIVEN, *TRANSFORMS))}")
         mask = shortcut_mask(self.shortcuts, len(widths) + 2)
         object.__setattr__(self, "widths", widths)
         object.__setattr__(self, "activations", activations)
@@ -347,7 +352,7 @@ def hyperparameters(point: Point) -> dict[str, Any]:
     """What a point says beside its architecture.
 
     >>> hyperparameters(Point((), (), ((False, False), (True, False)), 0.01))
-    {'learning_rate': 0.01, 'weight_decay': 0.3, 'batch_size': 64}
+    {'learning_rate': 0.01, 'weight_decay': 0.3, 'batch_size': 64, 'transform': 'given'}
     """
     return {field.name: getattr(point, field.name) for field in fields(point) if field.name not in ARCHITECTURE}
 

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from machgraph.compiled_training import trains
 from machgraph.parametric_machine import ParametricMachine
@@ -30,6 +31,8 @@ NEWS = 0.1  # seconds between two looks at how far the threads have come
 
 Measured = tuple[float, float, float]  # loss, score, sharpness
 Progress = Callable[[int, int], None]  # told an epoch, and how many candidates are still running
+
+ByTransform = Mapping[str, Sequence[Lessons]]  # of each fold
 
 Status = Literal["complete", "stopped", "halved", "diverged", "failed"]
 
@@ -53,6 +56,7 @@ class Outcome:
         ``machgraph.Population.calibrate``; 1 for values.
     machine : with the weights of its best epoch, of the first fold.
     measures : what else was measured, by name.
+    by_fold : the loss on each fold, after the epoch that was the best on average.
     """
 
     status: Status
@@ -65,6 +69,7 @@ class Outcome:
     sharpness: float
     machine: ParametricMachine = field(repr=False, compare=False)
     measures: Mapping[str, float] = field(default_factory=dict)
+    by_fold: tuple[float, ...] = ()
 
 
 def evaluate(machine: ParametricMachine, dataset: Dataset, part: Part, sharpness: float = 1.0) -> tuple[float, float]:
@@ -115,9 +120,12 @@ def train(
     -------
     One outcome a candidate, in their order.
     """
-    lessons = [Lessons(dataset, recipe, seed) for dataset in folds]
+    lessons = {
+        transform: [Lessons(dataset, recipe, seed, transform) for dataset in folds]
+        for transform in {point.transform for point in points}
+    }
     runners = [
-        _Runner(point, [build(point, one.dataset.shape, initial) for one in lessons], recipe.epochs, tuple(others))
+        _Runner(point, [build(point, one.shape, initial) for one in folds], recipe.epochs, tuple(others))
         for point, initial, others in zip(
             points, seeds or [seed] * len(points), costs or [()] * len(points), strict=True
         )
@@ -156,7 +164,9 @@ def refit(
     recipe : its schedule, which is as long as each machine's epochs; nothing is stopped or halved.
     seed : of the order of the batches.
     """
-    lessons = [Lessons(dataset, recipe, seed)]
+    lessons = {
+        transform: [Lessons(dataset, recipe, seed, transform)] for transform in {point.transform for point in points}
+    }
     runners = [
         _Runner(point, [build(point, dataset.shape, initial)], length, is_measured=False)
         for point, length, initial in zip(points, epochs, seeds, strict=True)
@@ -184,6 +194,8 @@ class _Runner:
     sharpness: float = 1.0
     best_epoch: int = 0
     curve: list[float] = field(default_factory=list)
+    by_fold: tuple[float, ...] = ()
+    weights: tuple[Tensor, Tensor | None] | None = None  # of the best epoch
 
     def record(self, results: Sequence[Measured], patience: int | None) -> None:
         """Take down an epoch's results, and the weights if it was never better; see whether to go on."""
@@ -191,7 +203,7 @@ class _Runner:
         self.curve.append(loss)
         if loss < self.loss or (np.isnan(self.loss) and np.isfinite(loss)):
             self.loss, self.score, self.sharpness, self.best_epoch = loss, score, sharpness, len(self.curve)
-            self.candidates[0].store()
+            self.by_fold, self.weights = tuple(float(result[0]) for result in results), self.candidates[0].weights()
         if not np.isfinite(loss):
             self.status = "diverged"
         elif len(self.curve) == self.length:
@@ -202,28 +214,36 @@ class _Runner:
     def outcome(self) -> Outcome:
         seconds = sum(candidate.seconds for candidate in self.candidates)
         assert self.status is not None  # it has run to an end
+        if self.weights is not None:
+            _load(self.machines[0], *self.weights)
         return Outcome(
             self.status, len(self.curve), self.best_epoch, self.loss, self.score, tuple(self.curve), seconds,
-            self.sharpness, self.machines[0],
+            self.sharpness, self.machines[0], by_fold=self.by_fold,
         )  # fmt: skip
+
+
+def _load(machine: ParametricMachine, weight: Tensor, bias: Tensor | None) -> None:
+    with torch.no_grad():
+        machine.weight.copy_(weight)
+        if machine.bias is not None and bias is not None:
+            machine.bias.copy_(bias)
 
 
 class _Group:
     """Runners that go in step, whatever the other groups do: a population for each fold, kind and size of batches."""
 
-    def __init__(self, runners: Sequence[_Runner], lessons: Sequence[Lessons]) -> None:
+    def __init__(self, runners: Sequence[_Runner], lessons: ByTransform) -> None:
         self.running, self.done = list(runners), 0
-        self.populations: list[tuple[Lessons, Kind, int, Population]] = []
-        for fold, one in enumerate(lessons):
-            made: dict[tuple[Kind, int], Population] = {}
-            for runner in runners:
-                point = runner.point
-                kind = point.kind, min(point.batch_size, len(one.dataset.train))
+        made: dict[tuple[Lessons, Kind, int], Population] = {}
+        for runner in runners:
+            point = runner.point
+            settings = Optimizer("adamw", learning_rate=point.learning_rate, weight_decay=point.weight_decay)
+            for machine, one in zip(runner.machines, lessons[point.transform], strict=True):
+                kind = one, point.kind, min(point.batch_size, len(one.dataset.train))
                 if kind not in made:
                     made[kind] = Population(one.objective(point.kind), threads=1)
-                    self.populations.append((one, *kind, made[kind]))
-                settings = Optimizer("adamw", learning_rate=point.learning_rate, weight_decay=point.weight_decay)
-                runner.candidates.append(made[kind].enter(runner.machines[fold], settings))
+                runner.candidates.append(made[kind].enter(machine, settings))
+        self.populations = [(*kind, population) for kind, population in made.items()]
 
     def run(self, end: int, patience: int | None, stopped: Event) -> None:
         """Train up to an epoch, those who do not end before."""
@@ -263,6 +283,8 @@ def _measured(population: Population, lessons: Lessons, kind: Kind) -> dict[Cand
     data = lessons.validation(kind)
     if lessons.dataset.task == "classification":
         return dict(zip(population.candidates, population.calibrate(data), strict=True))
+    if lessons.dataset is not lessons.given:
+        return {candidate: _in_the_given_unit(candidate, lessons) for candidate in population.candidates}
     variance = float(lessons.dataset.validation.y.var())
     return {
         candidate: (loss, 1 - loss / variance, 1.0)
@@ -270,11 +292,19 @@ def _measured(population: Population, lessons: Lessons, kind: Kind) -> dict[Cand
     }
 
 
-def _groups(runners: Sequence[_Runner], lessons: Sequence[Lessons]) -> list[_Group]:
+def _in_the_given_unit(candidate: Candidate, lessons: Lessons) -> Measured:
+    candidate.store()
+    said = lessons.answers(candidate.machine, "validation")
+    return (*scores(lessons.given, lessons.given.validation, said), 1.0)
+
+
+def _groups(runners: Sequence[_Runner], lessons: ByTransform) -> list[_Group]:
     """Each of the compiled loop alone, the most work first; all others, which are stacked, together."""
     apart = [runner for runner in runners if all(map(trains, runner.machines))]
     stacked = [runner for runner in runners if runner not in apart]
-    apart.sort(key=lambda runner: -runner.point.flops(lessons[0].dataset.shape) * runner.length)
+    shape = next(iter(lessons.values()))[0].dataset.shape if lessons else None
+    if shape is not None:
+        apart.sort(key=lambda runner: -runner.point.flops(shape) * runner.length)
     return [_Group(some, lessons) for some in (*([runner] for runner in apart), stacked) if some]
 
 

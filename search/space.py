@@ -16,6 +16,7 @@ from search.point import Kind, Point
 from search.point import canonical as canonical
 from search.point import hyperparameters as hyperparameters
 from search.point import key as key
+from search.transform import GIVEN, TRANSFORMS
 
 Choice = bool | int | float | str
 Code = dict[str, Choice]
@@ -46,7 +47,8 @@ class Space:
     max_blocks : most hidden blocks.
     widths, learning_rates, weight_decays, batch_sizes, kernels, dilations, heads : increasing, finite in number, so
         that the space can be counted.
-    activations : names, none twice.
+    activations, transforms : names, none twice; of nonlinearities, and of transforms of the numbers to answer, of which
+        ``given`` is the one that the data set has.
     min_blocks : fewest hidden blocks, as the point is written: its canonical form may have fewer.
     shortcuts : ``free``; or the same for all points: ``all``, or ``sequential``, from each block to the next alone.
     max_span : of free shortcuts: how many blocks on, at most, a block is heard; ``None``: any number.
@@ -78,6 +80,7 @@ class Space:
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
     weight_decays: tuple[float, ...] = (0.3,)
     batch_sizes: tuple[int, ...] = (64,)
+    transforms: tuple[str, ...] = (GIVEN,)
     min_blocks: int = 0
     shortcuts: Shortcuts = "free"
     max_span: int | None = None
@@ -105,7 +108,7 @@ class Space:
             "widths", "learning_rates", "weight_decays", "batch_sizes", "kernels", "dilations", "heads", "lags",
             "timeblocks",
         )  # fmt: skip
-        for name in (*numbers, "activations"):
+        for name in (*numbers, "activations", "transforms"):
             choices = getattr(self, name)
             if isinstance(choices, str) or not (choices := tuple(choices)):
                 raise ValueError(f"got {name}={choices!r}: give a tuple with at least one choice")
@@ -122,8 +125,12 @@ class Space:
             raise ValueError(f"got learning_rates={self.learning_rates!r}: each must be positive and finite")
         if not all(0 <= decay < math.inf for decay in self.weight_decays):
             raise ValueError(f"got weight_decays={self.weight_decays!r}: each must be 0 or more, and finite")
-        if len(set(self.activations)) < len(self.activations):
-            raise ValueError(f"got activations={self.activations!r}: give each name once")
+        for name in ("activations", "transforms"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"got {name}={getattr(self, name)!r}: give each name once")
+        for name in self.transforms:
+            if name not in (GIVEN, *TRANSFORMS):
+                raise ValueError(f"got the transform {name!r}: give some of {', '.join((GIVEN, *TRANSFORMS))}")
         if self.shortcuts not in ("free", "all", "sequential"):
             raise ValueError(f"got shortcuts={self.shortcuts!r}: give free, all or sequential")
         if self.max_span is not None and (self.max_span < 1 or self.shortcuts != "free"):
@@ -175,7 +182,7 @@ class Space:
 
         >>> list(Space(max_blocks=1).parameters)  # doctest: +NORMALIZE_WHITESPACE
         ['blocks', 'width_1', 'activation_1', 'shortcut_1_0', 'shortcut_2_0', 'shortcut_2_1', 'learning_rate',
-         'weight_decay', 'batch_size']
+         'weight_decay', 'batch_size', 'transform']
         """
         hidden = range(1, self.max_blocks + 1)
         convolution: dict[str, tuple[Choice, ...]] = {}
@@ -196,6 +203,7 @@ class Space:
             "learning_rate": self.learning_rates,
             "weight_decay": self.weight_decays,
             "batch_size": self.batch_sizes,
+            "transform": self.transforms,
         }
 
     def encode(self, point: Point) -> Code:
@@ -268,6 +276,7 @@ class Space:
             learning_rate=float(code["learning_rate"]),
             weight_decay=float(code["weight_decay"]),
             batch_size=int(code["batch_size"]),
+            transform=str(code["transform"]),
             kind=self.kind,
             **own,
         )
@@ -356,7 +365,7 @@ class Space:
 
     @property
     def _trainings(self) -> int:
-        return len(self.learning_rates) * len(self.weight_decays) * len(self.batch_sizes)
+        return len(self.learning_rates) * len(self.weight_decays) * len(self.batch_sizes) * len(self.transforms)
 
     @cached_property
     def _counts(self) -> dict[Triple, int]:

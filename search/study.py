@@ -10,7 +10,9 @@ from search.driver import Listener, go_on, start
 from search.driver import Result as Result
 from search.facts import facts_of, fingerprint
 from search.objectives import refuse_impossible, refuse_unknown
+from search.one_of import transforms
 from search.run import Settings, read_facts, read_settings, refuse_used
+from search.transform import GIVEN
 from search.work import OnData
 
 
@@ -36,6 +38,8 @@ def run(
     refuse_used(folder)
     refuse_unknown(settings.objectives, "objective", ("loss",))
     refuse_impossible(settings.space, dataset.shape, settings.constraints, settings.seed)
+    for name in transforms(settings.space) - {GIVEN}:
+        dataset.transformed(name)  # refuses what it can't do
     facts = facts_of(dataset, settings)
     return start(settings, facts, OnData(settings, facts, dataset, folder), folder, on_event)
 

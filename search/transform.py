@@ -12,6 +12,7 @@ from search.table import nearest, require
 
 Name = Literal["none", "sqrt", "log", "yeo-johnson"]
 
+GIVEN = "given"  # of a point: as the data set has it
 TRANSFORMS: tuple[Name, ...] = get_args(Name)
 LEAST = 1e-9  # of the largest value, is added before a logarithm
 WORDS = {"sqrt": "square root", "log": "logarithm", "yeo-johnson": "power"}

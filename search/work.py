@@ -8,12 +8,14 @@ from typing import Protocol
 from machgraph.io import save
 from machgraph.parametric_machine import ParametricMachine
 from search.data import Dataset
+from search.encoder import Encoder
 from search.facts import Facts
 from search.final import final, folds_of
 from search.point import Point, hyperparameters
 from search.population import Outcome, Progress, train
 from search.record import Record, Row, Settings
 from search.run import BEST
+from search.transform import GIVEN
 
 
 class Work(Protocol):
@@ -42,22 +44,24 @@ class OnData:
 
     def keep(self, record: Record, outcome: Outcome) -> None:
         """With the weights that it was measured with."""
-        self._save(record, outcome.machine, sharpness=outcome.sharpness)
+        transform = record.canonical.transform
+        learned = self.folds[0] if transform == GIVEN else self.folds[0].transformed(transform)
+        self._save(record, outcome.machine, learned.encoder, sharpness=outcome.sharpness)
 
     def end(self, ranked: Sequence[Record]) -> list[Row]:
         """Find the winner among the best, train its rivals, and look at the held-out part."""
         ended = final(ranked, self.settings, self.dataset, self.facts)
         row = ended.rows[0]
         told = {"test_loss": row.test_loss, "test_score": row.test_score, "sharpness": ended.sharpness}
-        self._save(ended.winner, ended.machines[0], **told)
+        self._save(ended.winner, ended.machines[0], ended.encoder, **told)
         return list(ended.rows)
 
-    def _save(self, winner: Record, machine: ParametricMachine, **more: float | None) -> None:
+    def _save(self, winner: Record, machine: ParametricMachine, encoder: Encoder, **more: float | None) -> None:
         """Write the best machine, with all that ``predict`` needs."""
         metadata = {
             "dataset": self.dataset.name,
             "task": self.dataset.task,
-            "encoder": self.dataset.encoder.to_json(),
+            "encoder": encoder.to_json(),
             "shape": asdict(self.dataset.shape),
             "trial": winner.number,
             "key": winner.key,

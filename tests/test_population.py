@@ -10,10 +10,10 @@ from helpers import calibrated, concatenations
 from sklearn.metrics import accuracy_score, log_loss, r2_score
 
 from machgraph.partition import channel_mask, shortcut_mask
-from search.data import load
+from search.data import from_arrays, load
 from search.machine import build
 from search.point import Point
-from search.population import evaluate, refit, scores, train
+from search.population import evaluate, outputs, refit, scores, train
 from search.recipe import Recipe
 
 PLAIN = Recipe(epochs=6, rungs=(), patience=None)
@@ -297,3 +297,25 @@ def test_recipes_that_are_refused(change, sentence):
 def test_a_decay_of_weights_that_is_refused(decay):
     with pytest.raises(ValueError, match=f"weight_decay={decay}"):
         replace(POINTS[0], weight_decay=decay)
+
+
+# ---- transforms of the answers -------------------------------------------------------------------------------------
+
+
+def test_candidates_of_several_transforms_are_compared_in_the_unit_of_the_data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3))
+    data = from_arrays(x, np.exp(x[:, 0] + 0.5 * x[:, 1]) + 1, seed=0)
+    point = Point((8,), ("tanh",), shortcut_mask(None, 3), 1e-2, 0.01, 16)
+    points = [point, replace(point, transform="log"), replace(point, transform="sqrt")]
+    recipe = Recipe(epochs=12, patience=None, rungs=())
+    given, log, root = train(points, (data,), recipe, seed=1)
+    assert log.loss < given.loss  # the answers are a logarithm's
+    for outcome, name in ((given, None), (log, "log"), (root, "sqrt")):
+        learned = data if name is None else data.transformed(name)
+        said = outputs(outcome.machine, learned, learned.validation)
+        error = learned.error(learned.validation, said)
+        scale = data.encoder.target_scale
+        assert outcome.loss == pytest.approx((error / scale) ** 2, rel=1e-3)
+        assert outcome.score == pytest.approx(learned.score(learned.validation, said), rel=1e-3)
+    _same_machine(train(points[1:2], (data,), recipe, seed=1)[0].machine, log.machine, 0.0)
