@@ -7,7 +7,7 @@ from math import cos, pi
 
 @dataclass(frozen=True)
 class Recipe:
-    """AdamW on a one-cycle schedule, with label smoothing, early stopping and successive halving.
+    """AdamW on a one-cycle schedule, with label smoothing and successive halving; early stopping on request.
 
     Learning rate, weight decay and batch size vary, so that they belong to the point.
 
@@ -17,7 +17,9 @@ class Recipe:
     batches : steps an epoch at most; where the training part holds more, each epoch draws its own anew.
     label_smoothing : of the cross-entropy that is trained on; the validation loss is plain.
     warm_up : fraction of the schedule in which the learning rate grows from 1/25 of its peak.
-    patience : epochs without a lower validation loss after which a candidate stops; ``None``: never.
+    patience : epochs without a lower validation loss after which a candidate stops, and is given back the weights of
+        its best epoch; ``None``: all go on to the end of the schedule, and the last epoch counts. The lowest of many
+        losses is in part luck, and networks whose loss stays low to the end were better on held-out data.
     rungs : epochs after which only the best ``1/reduction`` of each kind of machine in a population, by validation
         loss, go on.
     reduction : of successive halving, at least 1.
@@ -31,7 +33,7 @@ class Recipe:
     batches: int = 100
     label_smoothing: float = 0.05
     warm_up: float = 0.3
-    patience: int | None = 20
+    patience: int | None = None
     rungs: tuple[int, ...] = (12, 24)
     reduction: int = 2
 
