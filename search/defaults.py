@@ -12,7 +12,7 @@ FEW = 1000  # rows, below which one validation part says too little
 
 
 def default_space(shape: Shape, n_samples: int) -> AnySpace:
-    """A space for data of this size: dense machines, and where the inputs are an image, convolutions too.
+    """A space for data of this size: dense machines; for images convolutions too, for series recurrences.
 
     Parameters
     ----------
@@ -34,6 +34,8 @@ def default_space(shape: Shape, n_samples: int) -> AnySpace:
     ((8, 16, 32), (1.5, 4.4), (32,))
     >>> default_space(Shape(64, 10, (1, 8, 8)), 1100).of("convolution").heads
     (2, 3)
+    >>> default_space(Shape(11, 1, (1, 11)), 240).of("recurrence").lags
+    (1, 2)
     """
     if n_samples < 1:
         raise ValueError(f"got n_samples={n_samples!r}: it must be at least 1")
@@ -48,8 +50,11 @@ def default_space(shape: Shape, n_samples: int) -> AnySpace:
         "batch_sizes": (_batch_size(n_samples),),
     }
     dense = Space(widths=(middle // 2, middle, 2 * middle), **training)
-    if len(shape.size) < 2:
+    if not shape.size:
         return dense
+    if len(shape.size) == 1:
+        small = {**training, "activations": ("tanh", "relu")}
+        return OneOf((dense, Space(max_blocks=3, widths=(8, 16), kind="recurrence", lags=(1, 2), **small)))
     halvings = math.floor(math.log2(min(shape.size)))  # to one pixel
     finest = max(0, halvings - 1)
     convolution = Space(

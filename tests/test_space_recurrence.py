@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from networkx.algorithms.isomorphism import DiGraphMatcher, categorical_edge_match, categorical_node_match
 
 from machgraph.partition import lag_mask, shortcut_mask
+from search.defaults import default_space
 from search.evolution import beginning
 from search.machine import answers, build
 from search.mutation import mutate
@@ -446,6 +447,13 @@ def test_a_point_with_what_the_space_has_not_is_refused():
             space.encode(point)
     with pytest.raises(ValueError, match="of kind 'recurrence', which is not in the space"):
         Space().encode(inside)
+
+
+def test_a_series_is_searched_with_recurrences_too():
+    space, rng = default_space(SERIES, 200), np.random.default_rng(0)
+    assert space.kinds == ("dense", "recurrence")
+    for _ in range(5):
+        build(space.of("recurrence").sample(rng), SERIES, seed=0)
 
 
 def test_a_beginning_is_plain_or_whole_or_drawn():
