@@ -1,24 +1,27 @@
 """A canonical order for the vertices of a coloured directed graph, and the graph's symmetries."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 
 class CanonicalOrder(NamedTuple):
-    """What ``canonical_order`` returns: ``order[i]`` is the vertex at place ``i``; ``edges[i]`` the places it hears."""
+    """What ``canonical_order`` returns: ``order[i]`` is the vertex at place ``i``; ``edges[i]`` the places it hears.
+
+    A place that is heard by an edge with a label is the place plus the label times the number of vertices.
+    """
 
     order: tuple[int, ...]
     edges: tuple[tuple[int, ...], ...]
     generators: tuple[tuple[int, ...], ...]
 
 
-def canonical_order(colours: Sequence[Any], sources: Sequence[Iterable[int]]) -> CanonicalOrder:
+def canonical_order(colours: Sequence[Any], sources: Sequence[Iterable[int] | Mapping[int, int]]) -> CanonicalOrder:
     """Order the vertices so that isomorphic coloured graphs get the same colours and edges, place by place.
 
     Parameters
     ----------
     colours : one a vertex, sortable; vertices of a smaller colour come first.
-    sources : for each vertex, the vertices that it hears.
+    sources : for each vertex, the vertices that it hears; or from each of these to the label of the edge, 0 or more.
 
     Returns
     -------
@@ -37,16 +40,22 @@ def canonical_order(colours: Sequence[Any], sources: Sequence[Iterable[int]]) ->
     True
     """
     size = len(colours)
-    heard = [tuple(vertices) for vertices in sources]
-    readers: list[list[int]] = [[] for _ in range(size)]
-    for vertex, vertices in enumerate(heard):
-        for source in vertices:
-            readers[source].append(vertex)
+    heard: list[list[tuple[int, int]]] = []  # with the label times the size, which a place is added to
+    readers: list[list[tuple[int, int]]] = [[] for _ in range(size)]
+    for vertex, vertices in enumerate(sources):
+        labels = vertices if isinstance(vertices, Mapping) else dict.fromkeys(vertices, 0)
+        heard.append([(source, size * label) for source, label in labels.items()])
+        for source, shift in heard[-1]:
+            readers[source].append((vertex, shift))
 
     def refine(ranks: list[int]) -> list[int]:
         while (ties := len(set(ranks))) < size:
             seen = [
-                (ranks[v], sorted([ranks[s] for s in heard[v]]), sorted([ranks[r] for r in readers[v]]))
+                (
+                    ranks[v],
+                    sorted([ranks[source] + shift for source, shift in heard[v]]),
+                    sorted([ranks[reader] + shift for reader, shift in readers[v]]),
+                )
                 for v in range(size)
             ]
             ranks = _ranks(seen)
@@ -62,7 +71,9 @@ def canonical_order(colours: Sequence[Any], sources: Sequence[Iterable[int]]) ->
         tied = next((cell for cell in cells if len(cell) > 1), None)
         if tied is None:
             order = tuple(v for (v,) in cells)
-            return CanonicalOrder(order, tuple(tuple(sorted(ranks[s] for s in heard[v])) for v in order), ())
+            return CanonicalOrder(
+                order, tuple(tuple(sorted(ranks[s] + shift for s, shift in heard[v])) for v in order), ()
+            )
         found: dict[tuple[tuple[int, ...], ...], tuple[int, ...]] = {}
         generators: list[tuple[int, ...]] = []
         tried: list[int] = []

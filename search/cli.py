@@ -103,7 +103,7 @@ def search(
     Example: machgraph search iris.csv --target species --time 60
     """
     from search.data import BUNDLED, load
-    from search.defaults import default_folds, default_recipe, default_space
+    from search.defaults import default_folds, default_recipe, space_for
     from search.facts import facts_of
     from search.progress import heading, terminal
     from search.run import Settings, free_folder, refuse_used
@@ -118,7 +118,7 @@ def search(
     sampler(strategy, seed=seed, space=Space())  # refuses what it does not know, before anything is read
     source = str(path.resolve()) if data not in BUNDLED and path.exists() else data
     dataset = load(source, target, seed, task=task)  # type: ignore[arg-type]  # it is one of the two
-    space = default_space(dataset.shape, len(dataset.train))
+    space = space_for(dataset)
     seconds = SECONDS if trials is None and time is None else time
     recipe = default_recipe(len(dataset.train))
     folds = default_folds(len(dataset.train))

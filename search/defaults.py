@@ -4,20 +4,34 @@ import math
 from typing import Any
 
 from search.one_of import AnySpace, OneOf
+from search.parts import Dataset
 from search.recipe import Recipe, rungs_of
 from search.shape import Shape
 from search.space import Space
+from search.transform import GIVEN, suitable
 
 FEW = 1000  # rows, below which one validation part says too little
 
 
-def default_space(shape: Shape, n_samples: int) -> AnySpace:
-    """A space for data of this size: dense machines, and where the inputs are an image, convolutions too.
+def space_for(dataset: Dataset) -> AnySpace:
+    """The default space for a data set, and where the answers are skewed also with a transform that straightens them.
+
+    >>> from search.data import load
+    >>> space_for(load("sunspots")).spaces[0].transforms, space_for(load("diabetes")).transforms
+    (('given', 'yeo-johnson'), ('given',))
+    """
+    others = () if dataset.classes else suitable(dataset.values(dataset.train))
+    return default_space(dataset.shape, len(dataset.train), (GIVEN, *others))
+
+
+def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (GIVEN,)) -> AnySpace:
+    """A space for data of this size: dense machines; for images convolutions too, for series recurrences.
 
     Parameters
     ----------
     shape : of the data.
     n_samples : rows to train on.
+    transforms : of numbers to answer, to choose from.
 
     Notes
     -----
@@ -25,8 +39,8 @@ def default_space(shape: Shape, n_samples: int) -> AnySpace:
     128, at least as wide as the output where that allows it, and so narrow that it has at most ``2^18`` weights from
     the input. The learning rates suit AdamW with one cycle. Weight decay is a prior, whose share falls as data come in:
     it is ``400 / n_samples``, or three times that; a convolution, which has fewer weights than it has uses for them,
-    takes the first or a third of it. Steps are of 64 samples, fewer for few rows and more for many. These choices
-    decide more than the wiring: ``experiments.recipe`` has the figures.
+    takes the first or a third of it, and series, which follow rules, a third or a tenth. Steps are of 64 samples, fewer
+    for few rows and more for many. These choices decide more than the wiring: ``experiments.prior`` has the figures.
 
     Examples
     --------
@@ -35,6 +49,8 @@ def default_space(shape: Shape, n_samples: int) -> AnySpace:
     ((16, 32, 64), (1.5, 4.4), (16,))
     >>> default_space(Shape(64, 10, (1, 8, 8)), 1100).of("convolution").heads
     (2,)
+    >>> default_space(Shape(11, 1, (1, 11)), 240).of("recurrence").lags
+    (1, 2)
     """
     if n_samples < 1:
         raise ValueError(f"got n_samples={n_samples!r}: it must be at least 1")
@@ -46,9 +62,15 @@ def default_space(shape: Shape, n_samples: int) -> AnySpace:
         "activations": ("relu", "gelu"),
         "learning_rates": (2e-3, 4e-3, 8e-3),
         "batch_sizes": (_batch_size(n_samples),),
+        "transforms": transforms,
     }
-    dense = Space(widths=(middle // 2, middle, 2 * middle), weight_decays=_rounded(decay, 3 * decay), **training)
-    if len(shape.size) < 2:
+    widths = (middle // 2, middle, 2 * middle)
+    if len(shape.size) == 1:
+        training |= {"learning_rates": (4e-3, 8e-3, 1.6e-2), "weight_decays": _rounded(decay / 10, decay / 3)}
+        recurrence = {"widths": (8, 16), "activations": ("tanh", "relu"), "max_blocks": 3, "lags": (1, 2)}
+        return OneOf((Space(widths=widths, **training), Space(kind="recurrence", **{**training, **recurrence})))
+    dense = Space(widths=widths, weight_decays=_rounded(decay, 3 * decay), **training)
+    if not shape.size:
         return dense
     halvings = max(0, math.floor(math.log2(min(shape.size))) - 1)  # to two pixels or three
     convolution = Space(

@@ -9,7 +9,7 @@ import networkx as nx
 
 from machgraph.graph import levels
 from machgraph.layout import layered, transposed
-from machgraph.partition import Mask
+from machgraph.partition import Mask, lag_words
 
 GAP = 44.0  # between two blocks
 PORT = 9.0  # between two lines that enter one side of a block
@@ -91,14 +91,18 @@ def block_diagram(widths: Sequence[int], activations: Sequence[str], mask: Mask,
     Parameters
     ----------
     widths, activations : one for each block.
-    mask : boolean, ``[block_out, block_in]``.
+    mask : boolean, ``[block_out, block_in]``, or ``[lag, block_out, block_in]``: then an edge is drawn to later blocks
+        alone, at whatever lag, and a block that hears itself or later ones has a sign.
     down : the row goes down the page, and not to the right.
     """
+    lagged = mask if mask.ndim == 3 else mask[None]
+    mask = lagged.max(axis=0)
     n = len(widths)
     names = [block_name(i, n) for i in range(n)]
     article = [f"the {name}" if name in ("input", "output") else name for name in names]
     details = [str(width) if i == 0 else f"{width} {activations[i]}" for i, width in enumerate(widths)]
     details[-1] = str(widths[-1]) if activations[-1] == "identity" else details[-1]
+    details = [detail + " ↺" * bool(mask[i, i:].any()) for i, detail in enumerate(details)]
     arcs = [(j, i) for j, i in combinations(range(n), 2) if mask[i, j] and i > j + 1]
     side = pages(arcs)
 
@@ -143,8 +147,8 @@ def block_diagram(widths: Sequence[int], activations: Sequence[str], mask: Mask,
 
     boxes = []
     for i in range(n):
-        hears = listing([article[j] for j in range(n) if mask[i, j]])
-        feeds = listing([article[k] for k in range(n) if mask[k, i]])
+        hears = listing([_heard(article[j], i == j, lagged[:, i, j]) for j in range(n) if mask[i, j]])
+        feeds = listing([article[k] for k in range(n) if mask[k, i] and k != i])
         kind = f"{widths[i]:,} {'features' if i == 0 else 'units'}"
         kind += "" if i == 0 or activations[i] == "identity" else f", {activations[i]}"
         flow = ([f"hears {hears}"] if i else []) + ([f"feeds {feeds}"] if i < n - 1 else [])
@@ -156,6 +160,11 @@ def block_diagram(widths: Sequence[int], activations: Sequence[str], mask: Mask,
     first, last = -reach[1] - 4, reach[-1] + 4
     frame = (-4.0, first, x - (30.0 if down else GAP) + 8, last - first)
     return Diagram(*((frame[1], frame[0], frame[3], frame[2]) if down else frame), tuple(boxes), tuple(lines))
+
+
+def _heard(name: str, own: bool, lags: Mask) -> str:
+    """Whom a block hears, and at which lags where it is the past."""
+    return ("itself" if own else name) + (f" ({lag_words(lags)})" if lags[1:].any() else "")
 
 
 def _line(source: str, target: str, points: Sequence[Place], direction: Place, shortcut: bool, *, down: bool) -> Line:

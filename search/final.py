@@ -27,6 +27,7 @@ from search.rivals import draws, plain, reference
 
 FOLDS = 5  # at least, where there is time
 STEPS = ((5, 3, 5), (4, 2, 5), (4, 2, 3), (4, 1, 3), (2, 1, 3), (2, 1, 1), (1, 1, 1))  # from thorough to quick
+ACRONYMS = {"dense": "MLP", "convolution": "CNN", "recurrence": "RNN"}
 SHARE = 0.5  # of the time of the search, that its end may take
 
 
@@ -88,7 +89,7 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
         (f"random (median of {len(random)})", draws(settings, dataset.shape)[middle], [random[middle]]),
     ]
     mlp = plain(winner.canonical, dataset.shape)
-    named.append(("plain CNN" if mlp.kind == "convolution" else "plain MLP", mlp, trained([mlp], initial, folds)[0]))
+    named.append((f"plain {ACRONYMS[mlp.kind]}", mlp, trained([mlp], initial, folds)[0]))
 
     members = [(best[i].canonical, results[i]) for i in order]  # each once: the winner is the first of both
     wanted = [(point, outcomes, seed) for _, point, outcomes in named for seed in initial]

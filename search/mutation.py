@@ -20,8 +20,7 @@ def mutate(point: Point, space: Space, rng: Generator) -> Point:
     The kinds: add or drop a shortcut, move one, widen or narrow a block, change an activation, step what the point is
     trained with, add a block, remove one, split one in two, merge two; of a convolution also: step its kernel, its
     dilation or the output's scale, pool before a block or no longer; of a recurrence: add or drop a recurrence, move
-    one, step its lags or its time block. In a space of one point the point itself comes
-    back.
+    one, step its lags or its time block. In a space of one point the point itself comes back.
 
     Examples
     --------
@@ -94,10 +93,11 @@ class _Draft:
 
 
 def _toggle_shortcut(draft: _Draft, space: Space, rng: Generator) -> bool:
-    if space.shortcuts != "free":
+    (least, most), number = space.shortcut_range(len(draft.widths)), int(draft.mask.sum())
+    pairs = [pair for pair in space.pairs(len(draft.widths)) if (number > least if draft.mask[pair] else number < most)]
+    if space.shortcuts != "free" or not pairs:
         return False
-    out, source = _pick(space.pairs(len(draft.widths)), rng)
-    draft.mask[out, source] ^= True
+    draft.mask[_pick(pairs, rng)] ^= True
     return True
 
 

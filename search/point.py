@@ -271,7 +271,7 @@ def canonical(point: Point) -> Point:
     same sources, readers, activation and scale (at each lag, and with no edge between them at lag 0), become one block
     of their total width. What is left is put in an order that does not depend on the order it came in. An output that
     hears nothing gives the constant network: no block and no shortcut. A recurrence has the fewest lags and the largest
-    time block that its edges allow.
+    time block that its edges allow, whatever the order; without a cycle in time it needs none.
 
     Examples
     --------
@@ -282,51 +282,54 @@ def canonical(point: Point) -> Point:
     '64-32-10 · relu · no shortcuts'
     """
     masks, output = point.masks, point.blocks + 1
-    edges: list[list[list[bool]]] = masks.tolist()
-    union = masks.max(axis=0)
-    live = _reached(0, union.T.tolist()) & _reached(output, union.tolist())
-    hidden = sorted(live - {0, output})
-    ends = [0, *hidden, output]
+    union, scales = masks.max(axis=0), (0, *(point.scales or (0,) * output))
+    live = sorted(_reached(0, union.T.tolist()) & _reached(output, union.tolist()))
+    masks = masks[:, live][:, :, live] if live else np.zeros((1, 2, 2), dtype=bool)
+    masks = masks[: 1 + max(np.flatnonzero(masks.any(axis=(1, 2))), default=0)]
 
-    scales = (0, *(point.scales or (0,) * output))
-    twins: dict[Any, list[int]] = {}
-    for block in hidden:
-        sources = tuple(tuple(j for j in ends if mask[block][j]) for mask in edges)
-        readers = tuple(tuple(i for i in ends if mask[i][block]) for mask in edges)
-        twins.setdefault((sources, readers, point.activations[block - 1], scales[block]), []).append(block)
-    first = [blocks[0] for blocks in twins.values()]
-    widths = [sum(point.widths[block - 1] for block in blocks) for blocks in twins.values()]
+    twins: dict[tuple[bytes, bytes, str, int], list[int]] = {}
+    for place, block in enumerate(live[1:-1], start=1):
+        sources, readers = masks[:, place].tobytes(), masks[:, :, place].tobytes()
+        twins.setdefault((sources, readers, point.activations[block - 1], scales[block]), []).append(place)
+    widths = [sum(point.widths[live[place] - 1] for place in places) for places in twins.values()]
+    kept = [0, *(places[0] for places in twins.values()), -1]
+    masks = masks[:, kept][:, :, kept]
 
-    # Scale and level first: they grow along every edge of lag 0, so that the order by colours is a topological one.
-    level = {0: 0}
-    for block in hidden:
-        level[block] = 1 + max((level[j] for j in level if edges[0][block][j]), default=0)
-    colours: list[Any] = []
-    for block, width in zip(first, widths, strict=True):
-        outer = [(mask[block][0], mask[output][block]) for mask in edges]
-        colours.append((0, scales[block], level[block], point.activations[block - 1], width, *outer))
-    hears = [[j for j, source in enumerate(first) if edges[0][block][source]] for block in first]
-    for lag in range(1, len(masks)):  # an edge of another lag is a vertex between the two blocks
-        for i, j in np.argwhere(masks[lag][np.ix_(first, first)]).tolist():
-            hears[i].append(len(colours))
-            colours.append((1, lag))
-            hears.append([j])
-    order = [group for group in canonical_order(colours, hears).order if group < len(first)]
+    timeblock, level = 1, _levels(masks[0])
+    while timeblock < len(masks) and (longer := _levels(masks[: timeblock + 1].max(axis=0))):
+        timeblock, level = timeblock + 1, longer
 
-    kept = np.ix_(range(len(masks)), *[[0, *(first[group] for group in order), output]] * 2)
-    masks = masks[kept] if live else masks[kept] & False
-    lags = max(np.flatnonzero(masks.any(axis=(1, 2))), default=0)
-    back = np.flatnonzero((masks & ~np.tri(len(order) + 2, k=-1, dtype=bool)).any(axis=(1, 2)))
+    # Scale and level first: they grow along every edge of one turn, so that the order by colours is a topological one.
+    lags = np.tensordot(2 ** np.arange(len(masks)), masks, axes=1).tolist()  # of each pair, as the bits of one number
+    colours = [
+        (scale, level[i], activation, width, lags[i][0], lags[-1][i])
+        for i, (width, (*_, activation, scale)) in enumerate(zip(widths, twins, strict=True), start=1)
+    ]
+    hears = [{j: label for j, label in enumerate(row[1:-1]) if label} for row in lags[1:-1]]
+    order = canonical_order(colours, hears).order
+    placed = [0, *(group + 1 for group in order), -1]
+    masks = masks[:, placed][:, :, placed]
     return replace(
         point,
         widths=tuple(widths[group] for group in order),
-        activations=tuple(point.activations[first[group] - 1] for group in order),
+        activations=tuple(colours[group][2] for group in order),
         shortcuts=_edges(masks[0]),
-        scales=(*(scales[first[group]] for group in order), scales[-1]) if point.scales else (),
+        scales=(*(colours[group][0] for group in order), scales[-1]) if point.scales else (),
         dilation=point.dilation if point.kernel > 1 else 1,
-        recurrences=tuple(_edges(mask) for mask in masks[1 : lags + 1]),
-        timeblock=int(min(back, default=1)),
+        recurrences=tuple(map(_edges, masks[1:])),
+        timeblock=timeblock if timeblock < len(masks) else 1,  # without a cycle there is no loop over time
     )
+
+
+def _levels(heard: Mask) -> list[int]:
+    """Edges on the longest way to each block; nothing if they go in a cycle, or on from the last block."""
+    level = np.zeros(len(heard), dtype=int)
+    for _ in heard:
+        longer = np.where(heard, level + 1, 0).max(axis=1)
+        if (longer == level).all():
+            return [] if heard[:, -1].any() else level.tolist()
+        level = longer
+    return []
 
 
 def _reached(start: int, edges: Sequence[Sequence[bool]]) -> set[int]:

@@ -229,6 +229,8 @@ def _said(space: Space) -> str:
     """
     >>> _said(Space(activations=("relu",)))
     'up to 4 hidden blocks of 16, 32 or 64 units, relu, any shortcuts'
+    >>> _said(Space(2, (8,), ("tanh",), kind="recurrence", lags=(1, 2), density=(0, 0.5)))
+    'up to 2 hidden blocks of 8 units, tanh, any shortcuts, 0% to 50% of these, any recurrences up to lag 1 or 2'
     """
     unit, kernel = "units", ""
     if space.kind == "convolution":
@@ -237,6 +239,11 @@ def _said(space: Space) -> str:
     shortcuts = {"free": "any shortcuts", "all": "all shortcuts", "sequential": "no shortcuts"}[space.shortcuts]
     if space.max_span:
         shortcuts = f"shortcuts over up to {counted(space.max_span, 'block')}"
+    if space.density:
+        shortcuts += ", {:.0%} to {:.0%} of these".format(*space.density)
+    if space.kind == "recurrence":
+        past = {"free": "any recurrences", "all": "all recurrences", "own": "each with its own past"}[space.recurrences]
+        shortcuts += f", {past} up to lag {_either(space.lags)}"
     return f"{_hidden(space)} of {_either(space.widths)} {unit}, {_either(space.activations)}, {kernel}{shortcuts}"
 
 

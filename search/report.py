@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from machgraph.partition import Mask
+from machgraph.partition import Mask, lag_words
 from search import wording
 from search.diagrams import (
     Scale,
@@ -108,7 +108,7 @@ def rival(rows: Iterable[Row], word: str = "random") -> Row | None:
 def render(
     settings: Settings, facts: Facts, records: Sequence[Record], rows: Sequence[Row], machine: Any, folder: Path
 ) -> str:
-    """The page, from what ``search.run`` reads and the best ``DenseMachine``."""
+    """The page, from what ``search.run`` reads and the best machine."""
     from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
     from machgraph.draw import level_colour
@@ -121,6 +121,8 @@ def render(
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template: Template = environment.get_template("report.html.jinja")
     architecture, widths = machine.architecture, machine.partition.widths
+    lagged = machine.shortcuts.ndim == 3
+    graph = architecture.turn if lagged else architecture.graph
     activations = [activation.name for activation in machine.activation]
     winner = next((row.trial for row in rows if row.trial is not None), None)
     best = min(
@@ -143,8 +145,9 @@ def render(
         sentence=wording.counts(settings, facts, records),
         winner={"says": wording.network(machine, facts, best)},
         blocks=blocks,
-        machines={form: machine_diagram(architecture.graph, down=form == "tall") for form in FORMS},
-        machine_count=len(architecture.machines),
+        machines={form: machine_diagram(graph, down=form == "tall") for form in FORMS},
+        machine_count=len(graph),
+        lagged=lagged,
         levels=[[indexed(name) for name in level] for level in architecture.levels],
         stairs=[(indexed(component), level) for component, level in last],
         mask=_mask(machine.shortcuts),
@@ -177,13 +180,17 @@ FORMS = ("wide", "tall")
 
 
 def _mask(mask: Mask) -> dict[str, Any]:
+    lagged = mask if mask.ndim == 3 else mask[None]
+    mask = lagged.max(axis=0)
     names = [block_name(i, len(mask)) for i in range(len(mask))]
 
     def cell(i: int, j: int) -> tuple[str, str]:
-        if i <= j:
+        if not mask[i, j] and (i <= j if len(lagged) == 1 else i == 0 or j == len(mask) - 1):
             return "never", f"{names[i]} comes no later than {names[j]}"
-        kind = "off" if not mask[i, j] else "next" if i == j + 1 else "on"
-        return kind, f"{names[i]} {'hears' if mask[i, j] else 'does not hear'} {names[j]}"
+        lags = lagged[:, i, j]
+        kind = "off" if not mask[i, j] else "next" if i == j + 1 and lags[0] else "on"
+        at = f" at {lag_words(lags)}" if lags[1:].any() else ""
+        return kind, f"{names[i]} {'hears' if mask[i, j] else 'does not hear'} {names[j]}{at}"
 
     short = [{"input": "in", "output": "out"}.get(name, str(i)) for i, name in enumerate(names)]
     rows = [(name, [cell(i, j) for j in range(len(mask))]) for i, name in enumerate(names)]
@@ -197,7 +204,7 @@ def _last_writers(architecture: Any) -> list[tuple[str, int]]:
 
 
 def _glyph(widths: Sequence[int], point: Point) -> tuple[list[int], list[tuple[int, int]]]:
-    edges = [(j, i) for i, row in enumerate(point.shortcuts) for j, heard in enumerate(row) if heard]
+    edges = [(j, i) for i, row in enumerate(point.masks.max(axis=0).tolist()) for j in range(i) if row[j]]
     return list(widths), edges
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from machgraph.partition import lag_mask
 from search.data import Dataset, Part
 from search.evolution import accepted
 from search.objectives import accepting
@@ -28,11 +29,12 @@ def draws(settings: Settings, shape: Shape) -> list[Point]:
 
 
 def plain(point: Point, shape: Shape) -> Point:
-    """A multi-layer perceptron, or a plain stack of convolutions, as large as a point's machine.
+    """A multi-layer perceptron, a plain stack of convolutions or of recurrences, as large as a point's machine.
 
     It has the same number of hidden blocks (at least one), all of the width that brings its number of parameters
     nearest to the machine's, the activation that most of its blocks have (or relu), and its hyperparameters; a stack of
-    convolutions also the machine's kernel, its grid halved before the same blocks.
+    convolutions also the machine's kernel, its grid halved before the same blocks. In a stack of recurrences each block
+    hears the one before at the same time, and its own past at the machine's lags from its time block on, at least one.
 
     Examples
     --------
@@ -41,15 +43,17 @@ def plain(point: Point, shape: Shape) -> Point:
     """
     blocks = max(1, point.blocks)
     activation = Counter(point.activations).most_common(1)[0][0] if point.activations else "relu"
-    mask = tuple(map(tuple, np.eye(blocks + 2, k=-1, dtype=bool).tolist()))
+    lags = max(len(point.recurrences), point.timeblock) if point.kind == "recurrence" else 0
+    shortcuts, *recurrences = lag_mask("sequential", blocks + 2, lags, point.timeblock).tolist()
     scales = point.scales if point.blocks or not point.scales else (0, *point.scales)
     wish = point.parameters(shape)
 
     def of(width: int) -> Point:
         same: dict[str, Any] = {
             **hyperparameters(point), "kind": point.kind, "kernel": point.kernel, "dilation": point.dilation,
+            "recurrences": recurrences, "timeblock": point.timeblock,
         }  # fmt: skip
-        return Point((width,) * blocks, (activation,) * blocks, mask, scales=scales, **same)
+        return Point((width,) * blocks, (activation,) * blocks, shortcuts, scales=scales, **same)
 
     width = next(width for width in count(1) if of(width + 1).parameters(shape) > wish)
     return min((of(width), of(width + 1)), key=lambda rival: abs(rival.parameters(shape) - wish))

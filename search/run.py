@@ -121,6 +121,8 @@ def write_ledger(folder: str | os.PathLike[str], records: Sequence[Record], fact
             "scales": "-".join(map(str, point.scales)),
             "kernel": point.kernel,
             "dilation": point.dilation,
+            "recurrences": " ".join(f"{i}>{o}@{lag}" for lag, o, i in zip(*point.masks.nonzero(), strict=True) if lag),
+            "timeblock": point.timeblock,
             **hyperparameters(point),
             "seconds": round(record.seconds, 3),
             "key": record.key,

@@ -167,11 +167,11 @@ class Space:
                 f"got density={self.density!r}: give the least and the largest share, from 0 to 1, of free shortcuts"
             )
         for blocks in range(self.min_blocks, self.max_blocks + 1):
-            least, most = self._shortcut_range(blocks)
+            least, most = self.shortcut_range(blocks)
             if least > most:
                 raise ValueError(
                     f"got density={self.density!r}: no whole number of the {len(self._edges(blocks))} shortcuts of "
-                    f"{blocks} hidden blocks is between these shares, so widen it"
+                    f"{blocks} hidden blocks is between these shares, so widen it, or have other numbers of blocks"
                 )
 
     @cached_property
@@ -291,7 +291,7 @@ class Space:
             return np.eye(blocks + 2, k=-1, dtype=bool)
         pairs = sorted(self._edges(blocks).values(), key=lambda pair: (pair[0] - pair[1], pair[0]))
         taken = [pair for pair in pairs if mask[pair]]
-        least, most = self._shortcut_range(blocks)
+        least, most = self.shortcut_range(blocks)
         absent = [pair for pair in pairs if not mask[pair]]
         for pair in (*taken[:most], *absent[: max(0, least - len(taken))]):
             found[pair] = True
@@ -388,11 +388,11 @@ class Space:
         if self.shortcuts != "free":
             return 1
         possible = len(self._edges(blocks))
-        least, most = self._shortcut_range(blocks)
+        least, most = self.shortcut_range(blocks)
         return sum(math.comb(possible, number) for number in range(least, most + 1))
 
-    def _shortcut_range(self, blocks: int) -> tuple[int, int]:
-        """The least and the largest number of free shortcuts."""
+    def shortcut_range(self, blocks: int) -> tuple[int, int]:
+        """The least and the largest number of free shortcuts of a point of so many hidden blocks."""
         possible = len(self._edges(blocks))
         low, high = self.density or (0.0, 1.0)
         return math.ceil(low * possible - 1e-9), math.floor(high * possible + 1e-9)
@@ -400,7 +400,7 @@ class Space:
     def _some_shortcuts(self, blocks: int, rng: np.random.Generator) -> Code:
         """Free shortcuts drawn uniformly from those of the density."""
         names = list(self._edges(blocks))
-        least, most = self._shortcut_range(blocks)
+        least, most = self.shortcut_range(blocks)
         ways = [math.comb(len(names), number) for number in range(least, most + 1)]
         number = least + int(rng.choice(len(ways), p=[way / sum(ways) for way in ways]))
         chosen = set(rng.choice(len(names), size=number, replace=False).tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ Name = Literal["none", "sqrt", "log", "yeo-johnson"]
 
 GIVEN = "given"  # of a point: as the data set has it
 TRANSFORMS: tuple[Name, ...] = get_args(Name)
+SKEWED = 0.75  # the third moment of standardized values, from which on they are
 LEAST = 1e-9  # of the largest value, is added before a logarithm
 WORDS = {"sqrt": "square root", "log": "logarithm", "yeo-johnson": "power"}
 
@@ -76,6 +78,17 @@ class Transform:
 
 
 NONE = Transform()
+
+
+def suitable(values: Floats) -> tuple[Name, ...]:
+    """The transforms that are worth a try for the values of the training rows: none, unless they are skewed.
+
+    >>> suitable(np.arange(9.0)), suitable(2.0 ** np.arange(9))
+    ((), ('yeo-johnson',))
+    """
+    spread = values.std()
+    skewed = spread > 0 and abs(np.mean(((values - values.mean()) / spread) ** 3)) > SKEWED
+    return ("yeo-johnson",) if skewed and find_spec("sklearn") else ()
 
 
 def fit_transform(name: str, values: Floats) -> Transform:

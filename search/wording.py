@@ -75,12 +75,15 @@ def counts(settings: Settings, facts: Facts, records: Sequence[Record]) -> str:
 
 def network(machine: Any, facts: Facts, best: Record | None) -> str:
     """The size of the network found."""
-    widths, edges = machine.partition.widths, machine.shortcuts.nonzero()
+    widths, lagged = machine.partition.widths, machine.shortcuts.ndim == 3
+    edges = (machine.shortcuts[0] if lagged else machine.shortcuts).nonzero()
     flops = best.canonical.flops(facts.shape) if best else machine.flops()
     skips = sum(int(i) > int(j) + 1 for i, j in zip(*edges, strict=True))
+    past = f", {counted(int(machine.shortcuts[1:].sum()), 'recurrence')}" if lagged else ""
     said = (
         f"{counted(widths[0], 'input')}, {counted(len(widths) - 2, 'hidden block')}, "
-        f"{counted(widths[-1], 'output')}, {counted(skips, 'shortcut')}; depth {machine.architecture.depth}, "
+        f"{counted(widths[-1], 'output')}, {counted(skips, 'shortcut')}{past}; depth {machine.architecture.depth}"
+        f"{' in one turn of the loop over time' * lagged}, "
         f"{counted(machine.parameter_count(), 'parameter')}, {counted(flops, 'FLOP')} a sample."
     )
     return f"{said} Trial {best.number}, learning rate {best.point.learning_rate:g}." if best else said

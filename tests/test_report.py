@@ -20,6 +20,7 @@ import machgraph as mg
 from machgraph.partition import shortcut_mask
 from search import report, wording
 from search.diagrams import Scale, block_diagram, loss_scale, machine_diagram, pages
+from search.machine import build
 from search.numbers import grouped
 from search.one_of import OneOf
 from search.point import Point, canonical, key
@@ -344,6 +345,42 @@ def test_a_block_says_what_it_hears_and_feeds():
         "Block 2: 32 units, tanh; hears the input and block 1, feeds the output.",
         "Output: 2 units; hears block 1 and block 2.",
     ]
+
+
+def test_a_block_says_at_which_lags_it_hears_the_past():
+    masks = np.zeros((3, 4, 4), dtype=bool)
+    masks[0] = shortcut_mask("sequential", 4)
+    masks[1:, 1, 1] = masks[2, 1, 2] = masks[1, 3, 1] = True
+    diagram = block_diagram((1, 8, 8, 1), ("identity", "relu", "relu", "identity"), masks, down=False)
+    assert [box.says for box in diagram.boxes[1:]] == [
+        "Block 1: 8 units, relu; "
+        "hears the input, itself (lags 1, 2) and block 2 (lag 2), feeds block 2 and the output.",
+        "Block 2: 8 units, relu; hears block 1, feeds block 1 and the output.",
+        "Output: 1 units; hears block 1 (lag 1) and block 2.",
+    ]
+    assert [box.detail for box in diagram.boxes] == ["1", "8 relu ↺", "8 relu", "1"]
+    assert {(line.source, line.target) for line in diagram.lines} == {("0", "1"), ("1", "2"), ("2", "3"), ("1", "3")}
+
+
+def test_a_recurrence_is_told_by_one_turn_of_its_loop():
+    run, masks = made_up(), np.zeros((2, 3, 3), dtype=bool)
+    masks[0] = shortcut_mask("sequential", 3)
+    masks[1, 1:, 1] = True
+    point = Point((8,), ("tanh",), masks[0], 1e-3, kind="recurrence", recurrences=masks[1:].tolist())
+    shape = Shape(12, 3, (2, 6))
+    records = [replace(record, point=point, canonical=canonical(point)) for record in run.records]
+    rows = [replace(row, point=point) for row in run.rows]
+    facts = replace(run.facts, shape=shape)
+    page = Parsed(replace(run, facts=facts, records=records, rows=rows, machine=build(point, shape, 0)).page())
+    text = " ".join(" ".join(page.texts).split())
+    for said in (
+        "2 inputs, 1 hidden block, 3 outputs, no shortcuts, 2 recurrences; depth 5 in one turn of the loop over time",
+        "2-8-3 · tanh · no shortcuts · 2 recurrences",
+        "a sum of 5 machines of depth 1",
+        "block 1 hears block 1 at lag 1",
+        "output hears block 1 at lags 0, 1",
+    ):
+        assert said in text
 
 
 def test_a_machine_diagram_is_the_dependency_graph():

@@ -23,6 +23,8 @@ FREE = {"widths": (1, 8, 64), "activations": ("relu", "tanh"), "weight_decays": 
 DENSE = Space(**FREE)
 CONVOLUTION = Space(**FREE, kind="convolution", kernels=(1, 3), dilations=(1, 2), max_scale=2, heads=(2, 3))
 
+RECURRENCE = Space(2, **FREE, kind="recurrence", lags=(2, 3), timeblocks=(1, 2))
+
 shapes = st.builds(
     lambda channels, size, outputs: Shape(channels * int(np.prod(size)), outputs, (channels, *size)),
     st.integers(1, 5),
@@ -50,6 +52,26 @@ def test_plain_network_is_as_near_in_parameters_as_one_width_allows(space, seed,
 
     width = plain.widths[0]
     assert distance(width) <= min(distance(width + 1), distance(max(1, width - 1)))
+
+
+@given(seed=st.integers(0, 2**32), steps=st.integers(1, 9), channels=st.integers(1, 4))
+def test_plain_recurrence_hears_the_block_before_now_and_itself_in_the_past(seed, steps, channels):
+    shape = Shape(channels * steps, 1, (channels, steps))
+    point = canonical(RECURRENCE.sample(np.random.default_rng(seed)))
+    plain = rivals.plain(point, shape)
+    assert (plain.kind, plain.timeblock, plain.blocks) == ("recurrence", point.timeblock, max(1, point.blocks))
+    assert hyperparameters(plain) == hyperparameters(point)
+    assert np.array_equal(plain.mask, np.eye(plain.blocks + 2, k=-1, dtype=bool))
+    own = np.eye(plain.blocks + 2, dtype=bool)
+    own[0] = False
+    heard = [np.array_equal(mask, own) for mask in plain.masks[1:]]
+    assert heard == [lag >= point.timeblock for lag in range(1, len(heard) + 1)]
+    assert any(heard)
+    assert plain.masks[1:].sum() == sum(heard) * (plain.blocks + 1)
+    nearest = abs(plain.parameters(shape) - point.parameters(shape))
+    for width in (plain.widths[0] + 1, max(1, plain.widths[0] - 1)):
+        other = replace(plain, widths=(width,) * plain.blocks)
+        assert nearest <= abs(other.parameters(shape) - point.parameters(shape))
 
 
 def test_draws_are_uniform_ones_that_no_trial_sees():
