@@ -40,14 +40,19 @@ def draw(folder: Path, machine: Any, records: Sequence[Record], rival: Row | Non
 
 
 def history(records: Sequence[Record], rival: Row | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the validation loss of every trial, the best so far, and the loss of the random rival."""
+    """Draw the validation loss of every trial, the best so far, and the loss of the random rival.
+
+    What is off the scale stands at the upper edge.
+    """
     if ax is None:
         ax = Figure(figsize=(6.4, 3.4), layout="constrained").add_subplot()
     valid = [record for record in records if record.is_valid]
+    known = [rival.loss] if rival and rival.loss is not None else []
+    scale = loss_scale([*(record.loss for record in valid), *known])
     for status, colour in COLOURS.items():
         some = [record for record in valid if record.status == status]
         if some:
-            numbers, losses = [r.number for r in some], [r.loss for r in some]
+            numbers, losses = [r.number for r in some], [min(r.loss, scale.high) for r in some]
             ax.plot(numbers, losses, ".", color=colour, markersize=4, label=status, alpha=0.8)
     if valid:
         best, steps = math.inf, []
@@ -55,14 +60,11 @@ def history(records: Sequence[Record], rival: Row | None = None, ax: Axes | None
             best = min(best, record.loss)
             steps.append(best)
         ax.step([r.number for r in valid], steps, where="post", color="#1A1A1A", linewidth=1.4, label="best so far")
-        scale = loss_scale(
-            [*(r.loss for r in valid), *([rival.loss] if rival and rival.loss is not None else [])], share=1.0
-        )
         if scale.logarithmic:
             ax.set_yscale("log")
             ax.minorticks_off()
         ax.set_ylim(scale.low, scale.high)
-        ax.set_yticks(scale.ticks, [f"{tick:g}" for tick in scale.ticks])
+        ax.set_yticks([float(tick) for tick in scale.ticks], [f"{tick:g}" for tick in scale.ticks])
     if rival is not None and rival.loss is not None:
         ax.axhline(rival.loss, color="#D55E00", linestyle="--", linewidth=1.2, label=rival.name)
     ax.set_xlabel("trial")

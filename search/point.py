@@ -371,7 +371,7 @@ def key(point: Point, *, seed: int, budget: int) -> str:
     --------
     >>> point = Point((16,), ("relu",), shortcut_mask(None, 3), learning_rate=1e-3)
     >>> key(point, seed=0, budget=30)[:16]
-    'c76ed7d731f7d256'
+    '7f8303486c5e2f93'
     """
     record = canonical(point).to_dict()
     content = {
