@@ -207,13 +207,16 @@ class _Driver:
         slowest = max([end - start for start, end in pairwise(ends)][-3:], default=0.0)
         if done and seconds is not None and self.elapsed + slowest > seconds:
             return 0
-        return self.settings.population if limit is None else max(0, min(self.settings.population, limit - done))
+        size = max(1, round(self.settings.population * self.settings.recipe.share(len(self.generations))))
+        return size if limit is None else max(0, min(size, limit - done))
 
     def generation(self, size: int) -> None:
         """Propose, train, tell and store one generation."""
         began, settings = self.stored_from or perf_counter(), self.settings  # the storing of the last one counts too
         self.tell("proposing", size=size)
         first = len(self.records)
+        for point in self.work.begin(size) if first == 0 else ():
+            self.study.enqueue_trial(dict(settings.space.encode(point)))
         trials = [self.study.ask() for _ in range(size)]
         points = [suggest(trial, settings.space) for trial in trials]
         keys = [key(point, seed=settings.seed, budget=settings.recipe.epochs) for point in points]
@@ -234,7 +237,8 @@ class _Driver:
             self.tell("training", perf_counter() - began, size, running, epoch)
 
         progress(0, len(allowed))
-        trained = self.work.train([canonical(points[n - first]) for n in allowed], costs, progress)
+        recipe = settings.recipe.bracket(len(self.generations))
+        trained = self.work.train([canonical(points[n - first]) for n in allowed], costs, recipe, progress)
         outcomes = dict(zip(allowed, trained, strict=True))
         records = list(self.records)
         for number, point, keyed in zip(range(first, first + size), points, keys, strict=True):

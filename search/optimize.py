@@ -22,6 +22,7 @@ from search.recipe import Recipe
 from search.record import Record, Row, Settings
 from search.run import BEST, RUN, free_folder, read_facts, read_settings
 from search.shape import Shape
+from search.suggest import DIFFERENTIABLE
 
 Values = float | Sequence[float] | Mapping[str, float]
 Objective = Callable[[ParametricMachine], Values]
@@ -95,6 +96,8 @@ def optimize(
     own = tuple(one for one in settings.objectives if one not in MEASURES)
     if not own:
         raise ValueError(f"got objectives={settings.objectives}: name at least one that the function itself returns")
+    if strategy == DIFFERENTIABLE:
+        raise ValueError("got the differentiable strategy, which trains on data itself: take another")
     facts = _facts(name, settings, shape)
     if resume and out is None:
         raise ValueError("got resume without a folder: give the one of the search to go on with as out")
@@ -122,7 +125,13 @@ class _OwnWork:
         self.objective, self.own, self.settings, self.shape = objective, own, settings, shape
         self.folder, self.catch = folder, catch
 
-    def train(self, points: Sequence[Point], costs: Sequence[Sequence[float]], progress: Progress) -> list[Outcome]:
+    def begin(self, number: int) -> list[Point]:
+        """Nothing."""
+        return []
+
+    def train(
+        self, points: Sequence[Point], costs: Sequence[Sequence[float]], recipe: Recipe, progress: Progress
+    ) -> list[Outcome]:
         """One after the other."""
         outcomes = []
         for i, point in enumerate(points):

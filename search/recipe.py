@@ -1,6 +1,6 @@
 """How a candidate is trained: the same for every candidate, and for the rivals that it is compared with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import cos, pi
 
@@ -23,6 +23,8 @@ class Recipe:
     rungs : epochs after which only the best ``1/reduction`` of each kind of machine in a population, by validation
         loss, go on.
     reduction : of successive halving, at least 1.
+    hyperband : whether generations take turns in how many of the rungs they have, from all to none (Li et al. 2018,
+        "Hyperband"): the fewer it has, the fewer candidates it has, so that all take about as long.
 
     Raises
     ------
@@ -36,6 +38,7 @@ class Recipe:
     patience: int | None = None
     rungs: tuple[int, ...] = (12, 24)
     reduction: int = 2
+    hyperband: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rungs", tuple(self.rungs))
@@ -70,6 +73,24 @@ class Recipe:
         """
         ends = pairwise((0, *self.rungs, self.epochs))
         return sum((end - start) * float(self.reduction) ** -i for i, (start, end) in enumerate(ends))
+
+    def bracket(self, generation: int) -> "Recipe":
+        """The recipe of a generation, counted from 0: the same, or with fewer of the rungs.
+
+        >>> recipe = Recipe(rungs=(12, 24), hyperband=True)
+        >>> [recipe.bracket(generation).rungs for generation in range(4)]
+        [(12, 24), (24,), (), (12, 24)]
+        """
+        left_out = generation % (len(self.rungs) + 1) if self.hyperband else 0
+        return replace(self, rungs=self.rungs[left_out:])
+
+    def share(self, generation: int) -> float:
+        """Of the candidates of a first generation, how many this one may have, to take as long.
+
+        >>> [round(Recipe(rungs=(12, 24), hyperband=True).share(generation), 2) for generation in range(3)]
+        [1.0, 0.64, 0.45]
+        """
+        return self.mean_epochs / self.bracket(generation).mean_epochs
 
     def rate(self, progress: float) -> float:
         """The learning rate as a fraction of its peak, after a fraction ``progress`` of the schedule.

@@ -12,8 +12,9 @@ from search.facts import facts_of, fingerprint
 from search.objectives import refuse_impossible, refuse_unknown
 from search.one_of import transforms
 from search.run import Settings, read_facts, read_settings, refuse_used
+from search.suggest import DIFFERENTIABLE
 from search.transform import GIVEN
-from search.work import OnData
+from search.work import OnData, gateable
 
 
 def run(
@@ -38,6 +39,8 @@ def run(
     refuse_used(folder)
     refuse_unknown(settings.objectives, "objective", ("loss",))
     refuse_impossible(settings.space, dataset.shape, settings.constraints, settings.seed)
+    if settings.strategy == DIFFERENTIABLE:
+        gateable(settings.space)
     for name in transforms(settings.space) - {GIVEN}:
         dataset.transformed(name)  # refuses what it can't do
     facts = facts_of(dataset, settings)

@@ -17,6 +17,7 @@ from search.one_of import AnySpace
 from search.point import Point
 
 STRATEGIES = ("random", "tpe", "nsga2", "evolution")
+DIFFERENTIABLE = "differentiable"  # of what is trained, not of earlier trials: it begins a search on data
 
 
 def suggest(trial: Trial, space: AnySpace) -> Point:
@@ -36,7 +37,8 @@ def sampler(
     Parameters
     ----------
     strategy : ``"random"`` (uniform over the points of the space), ``"tpe"`` (multivariate, running trials counted as
-        bad), ``"nsga2"`` (16 a generation) or ``"evolution"`` (``RegularizedEvolution``).
+        bad), ``"nsga2"`` (16 a generation), ``"evolution"`` (``RegularizedEvolution``), or ``"differentiable"``, which
+        is evolution too, after a first generation that ``search.differentiable`` proposes.
     seed : 0 or more.
     space : the space that every trial's ``suggest`` will be given.
     accepts : whether a point is worth a trial. Others are drawn again, or mutated further, as long as there is hope;
@@ -51,16 +53,17 @@ def sampler(
     >>> from search.space import Space
     >>> sampler("evolve", seed=0, space=Space())
     Traceback (most recent call last):
-    ValueError: got strategy 'evolve', did you mean 'evolution'? The strategies are random, tpe, nsga2, evolution
+    ValueError: got strategy 'evolve', did you mean 'evolution'? The strategies are random, tpe, nsga2, evolution, ...
     """
     if seed < 0:
         raise ValueError(f"got seed={seed}: it must be 0 or more")
-    if strategy == "evolution":
+    if strategy in ("evolution", DIFFERENTIABLE):
         return RegularizedEvolution(space, seed=seed, accepts=accepts)
     if strategy in _OPTUNA:
         return _Restartable(_OPTUNA[strategy], seed=seed, space=space, accepts=accepts)
-    near = get_close_matches(strategy, STRATEGIES, n=1, cutoff=0)
-    raise ValueError(f"got strategy {strategy!r}, did you mean {near[0]!r}? The strategies are {', '.join(STRATEGIES)}")
+    names = (*STRATEGIES, DIFFERENTIABLE)
+    near = get_close_matches(strategy, names, n=1, cutoff=0)
+    raise ValueError(f"got strategy {strategy!r}, did you mean {near[0]!r}? The strategies are {', '.join(names)}")
 
 
 class _Restartable(BaseSampler):

@@ -11,17 +11,44 @@ from search.data import Dataset
 from search.encoder import Encoder
 from search.facts import Facts
 from search.final import final, folds_of
+from search.objectives import accepting
+from search.one_of import AnySpace, OneOf
 from search.point import Point, hyperparameters
 from search.population import Outcome, Progress, train
+from search.recipe import Recipe
 from search.record import Record, Row, Settings
 from search.run import BEST
+from search.space import Space
+from search.suggest import DIFFERENTIABLE
 from search.transform import GIVEN
+
+
+def gateable(space: AnySpace) -> list[Space]:
+    """The parts of a space whose shortcuts gates can choose among.
+
+    Raises
+    ------
+    ValueError : there is none.
+    """
+    spaces = space.spaces if isinstance(space, OneOf) else (space,)
+    found = [one for one in spaces if one.shortcuts == "free" and one.kind != "recurrence"]
+    if not found:
+        raise ValueError(
+            "got the differentiable strategy for a space without free shortcuts of dense machines or convolutions: "
+            "gates have nothing to choose among, so take another strategy"
+        )
+    return found
 
 
 class Work(Protocol):
     """What the driver of a search leaves to others."""
 
-    def train(self, points: Sequence[Point], costs: Sequence[Sequence[float]], progress: Progress) -> list[Outcome]:
+    def begin(self, number: int) -> Sequence[Point]:
+        """What the first generation is to hold, at most so many; the strategy proposes the rest."""
+
+    def train(
+        self, points: Sequence[Point], costs: Sequence[Sequence[float]], recipe: Recipe, progress: Progress
+    ) -> list[Outcome]:
         """The outcomes of a generation; ``costs`` are what else is to be small, of each point."""
 
     def keep(self, record: Record, outcome: Outcome) -> None:
@@ -38,9 +65,24 @@ class OnData:
         self.settings, self.facts, self.dataset, self.folder = settings, facts, dataset, folder
         self.folds = folds_of(dataset, settings)
 
-    def train(self, points: Sequence[Point], costs: Sequence[Sequence[float]], progress: Progress) -> list[Outcome]:
+    def begin(self, number: int) -> list[Point]:
+        """The cuts of gated machines, of each kind as many, if that is the strategy."""
+        if self.settings.strategy != DIFFERENTIABLE:
+            return []
+        from search.differentiable import proposals
+
+        settings, spaces = self.settings, gateable(self.settings.space)
+        accepts, found = accepting(self.dataset.shape, settings.constraints), list[Point]()
+        for i, space in enumerate(spaces):
+            wish = number * (i + 1) // len(spaces) - number * i // len(spaces)
+            found += proposals(space, self.folds[0], settings.recipe, (settings.seed, i), wish)
+        return [point for point in found if accepts(point)]
+
+    def train(
+        self, points: Sequence[Point], costs: Sequence[Sequence[float]], recipe: Recipe, progress: Progress
+    ) -> list[Outcome]:
         """Side by side, halved at the rungs."""
-        return train(points, self.folds, self.settings.recipe, self.settings.seed, progress, costs=costs)
+        return train(points, self.folds, recipe, self.settings.seed, progress, costs=costs)
 
     def keep(self, record: Record, outcome: Outcome) -> None:
         """With the weights that it was measured with."""
