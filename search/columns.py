@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-SKEWED = 1.0  # third moment of a standardized feature, from which on it is bent
-BEND = 3.0  # scales of the median, that a bent feature does not go beyond
-QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
-FLAT = 1e-12  # keeps what was bent to ±BEND within float
 MOST_LEVELS = 32  # levels of a category that get a feature of their own; the rarer ones share one
 ID_SHARE = 0.5  # text with more levels than this share of the rows names rows, it says nothing of others
 ID_NAME = re.compile(r"|id|index|unnamed: 0|(.*[_ ])?(id|uuid)|row([_ ]?(id|number|nr))?", re.IGNORECASE)
@@ -216,41 +212,13 @@ def moments(values: Floats, axis: int | None = 0) -> tuple[Floats, Floats]:
     return mean, np.where(constant, 1.0, scale)
 
 
-def fit_scales(
-    columns: Sequence[Column], frame: pl.DataFrame, image: tuple[int, ...]
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Mean and scale of each feature over the rows given, and whether it is bent.
-
-    Those of an image's channel are the same. A skewed feature of a table is centred at its median, in the unit of its
-    quartiles, and bent (Holzmüller et al. 2024, "Better by Default", robust scaling and smooth clipping).
-    """
+def fit_scales(columns: Sequence[Column], frame: pl.DataFrame, image: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Mean and scale of each feature over the rows given; those of an image's channel are the same."""
     raw = np.hstack([column.encode(frame[column.name]) for column in columns])
     if image:
         channels = [moments(channel, None) for channel in np.split(raw, image[0], axis=1)]
         each = raw.shape[1] // image[0]
-        means, scales = ([pair[k] for pair in channels] for k in (0, 1))
-        return np.repeat(means, each), np.repeat(scales, each), np.zeros(raw.shape[1], dtype=bool)
+        return np.repeat([mean for mean, _ in channels], each), np.repeat([scale for _, scale in channels], each)
     mean, scale = moments(raw)
     scaled = np.array([flag for column in columns for flag in column.is_scaled])
-    low, median, high = np.quantile(raw, (0.25, 0.5, 0.75), axis=0)
-    bent = scaled & (high > low) & (np.abs(np.mean(((raw - mean) / scale) ** 3, axis=0)) > SKEWED)
-    mean, scale = np.where(bent, median, mean), np.where(bent, (high - low) / QUARTILES, scale)
-    return np.where(scaled, mean, 0.0), np.where(scaled, scale, 1.0), bent
-
-
-def bend(values: Floats) -> Floats:
-    """Nearly the same where small, and never beyond ``±BEND``: a far tail does not pull a network.
-
-    >>> bend(np.array([0.0, 0.3, -3.0, 1e9])).round(3).tolist()
-    [0.0, 0.299, -2.121, 3.0]
-    """
-    return values / np.hypot(1.0, values / BEND)
-
-
-def straighten(values: Floats) -> Floats:
-    """What is bent to these.
-
-    >>> straighten(bend(np.array([0.5, -20.0]))).round(3).tolist()
-    [0.5, -20.0]
-    """
-    return values / np.sqrt(np.maximum(1.0 - (values / BEND) ** 2, FLAT))
+    return np.where(scaled, mean, 0.0), np.where(scaled, scale, 1.0)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from search.channels import encode_channels
-from search.columns import Column, Floats, bend, moments, straighten
+from search.columns import Column, Floats, moments
 from search.frames import array_of, frame_of, is_frame, table_of
 from search.table import listing, nearest, read
 from search.target import Label, Task
@@ -46,8 +46,7 @@ class Encoder:
     A column of a ``table`` has features of its own, each with a mean and a scale; a column of ``pixels``, which come as
     an array, is a channel, of which all features have the same. For regression, ``target_mean`` and ``target_scale``
     are of the answers under ``transform``. A ``series`` is a table whose rows are steps in the order of ``time``: each
-    feature of a column is a channel, with a mean and a scale, and the image is channels and lags. Skewed features of a
-    table are ``bent``: see ``search.columns.fit_scales``.
+    feature of a column is a channel, with a mean and a scale, and the image is channels and lags.
     """
 
     columns: tuple[Column, ...]
@@ -62,7 +61,6 @@ class Encoder:
     layout: Layout = "table"
     transform: Transform = NONE
     time: str = ""
-    bent: tuple[bool, ...] = ()  # which features are, of a table
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -126,12 +124,7 @@ class Encoder:
         frame = self._frame(table)
         raw = np.hstack([column.encode(frame[column.name]) for column in self.columns])
         scaled: Floats = (raw - self.mean) / self.scale
-        return np.where(self.bent, bend(scaled), scaled) if any(self.bent) else scaled
-
-    def straight(self, x: NDArray[np.float32]) -> Floats:
-        """Inputs of a network without the bend: scaled features as they are."""
-        values = x.astype(float)
-        return np.where(self.bent, straighten(values), values) if any(self.bent) else values
+        return scaled
 
     def _frame(self, table: Any) -> pl.DataFrame:
         """A frame with all of the columns."""

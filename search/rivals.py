@@ -68,33 +68,30 @@ def reference(dataset: Dataset) -> Row | None:
     if find_spec("sklearn") is None:
         return None
     models, began = _models(dataset), perf_counter()
-    validated = {name: _score(model, dataset, dataset.train, dataset.validation) for name, model in models.items()}
+    validated = {name: _score(model, dataset.train, dataset.validation) for name, model in models.items()}
     name = max(validated, key=validated.__getitem__)
     seconds = perf_counter() - began
-    test_score = _score(models[name], dataset, dataset.whole().train, dataset.test)
+    test_score = _score(models[name], dataset.whole().train, dataset.test)
     return Row(f"scikit-learn ({name})", None, None, None, validated[name], None, test_score, 0, 0, 0, seconds)
 
 
 def _models(dataset: Dataset) -> dict[str, Any]:
     from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
     from sklearn.linear_model import LogisticRegression, RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC, SVR
 
     classes = dataset.task == "classification"
     models: dict[str, Any] = {
-        "linear": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000) if classes else RidgeCV()),
+        "linear": LogisticRegression(max_iter=1000) if classes else RidgeCV(),
         "trees": (ExtraTreesClassifier if classes else ExtraTreesRegressor)(300, random_state=0),
     }
     if len(dataset.train) + len(dataset.validation) <= MOST_ROWS:
-        models["SVM"] = make_pipeline(StandardScaler(), SVC() if classes else SVR())
+        models["SVM"] = SVC() if classes else SVR()
     return models
 
 
-def _score(model: Any, dataset: Dataset, train: Part, part: Part) -> float:
-    """Accuracy or R²; features come scaled, but never bent, which is for networks."""
-    x, asked = (dataset.encoder.straight(one.x) for one in (train, part))
+def _score(model: Any, train: Part, part: Part) -> float:
+    """Accuracy or R²."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of solvers that would go on for longer
-        return float(model.fit(x, train.y).score(asked, part.y))
+        return float(model.fit(train.x, train.y).score(part.x, part.y))

@@ -32,7 +32,6 @@ class Fitted(NamedTuple):
     image: tuple[int, ...]
     layout: Layout
     notes: list[str]
-    bent: tuple[bool, ...] = ()
 
 
 def from_frame(
@@ -65,8 +64,7 @@ def from_frame(
 
     def fit(inputs: pl.DataFrame, training: Rows) -> Fitted:
         columns, told = fit_pixels(inputs, training, grid) if grid else fit_columns(inputs, training)
-        mean, scale, bent = fit_scales(columns, inputs[training], grid)
-        return Fitted(columns, mean, scale, grid, "table", told, tuple(bent.tolist()))
+        return Fitted(columns, *fit_scales(columns, inputs[training], grid), grid, "table", told)
 
     column, inputs = parted(frame, name)
     other = None if held_out is None else parted(held_out, "the held-out part")
@@ -176,10 +174,10 @@ def _assembled(
     answered = answers_of(column, target, task)
     inputs = inputs[answered.rows]
     cuts = split(answered.strata, seed, validation, test)
-    columns, mean, scale, image, layout, told, bent = fit(inputs, cuts[0])
+    columns, mean, scale, image, layout, told = fit(inputs, cuts[0])
     encoder = Encoder(
         columns, tuple(mean.tolist()), tuple(scale.tolist()), answered.task, target, answered.classes,
-        *_unit(answered, cuts[0]), image=image, layout=layout, bent=bent,
+        *_unit(answered, cuts[0]), image=image, layout=layout,
     )  # fmt: skip
     x = encoder.encode(inputs)
     train, held, last = (part(encoder, x[cut], answered.values[cut], answered.rows[cut]) for cut in cuts)

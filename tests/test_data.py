@@ -10,9 +10,8 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import skew
 from sklearn.datasets import load_breast_cancer, load_digits
-from sklearn.preprocessing import RobustScaler, StandardScaler
+from sklearn.preprocessing import StandardScaler
 
 from search.columns import MOST_LEVELS, moments
 from search.data import BUNDLED, from_frame, load, split
@@ -59,32 +58,18 @@ def test_bundled_sets(name, rows, features, outputs):
         assert part.x.shape == (len(part), features)
         assert len(part) == pytest.approx(share * rows, abs=1)
         assert part.y.dtype == (np.float32 if name == "diabetes" else np.int64)
-    bent = np.array(dataset.encoder.bent or (False,) * features)
-    assert bent.any() == (name == "breast_cancer")
-    assert dataset.train.x[:, ~bent].mean() == pytest.approx(0, abs=1e-5)
-    assert dataset.train.x[:, ~bent].std() == pytest.approx(1, abs=1e-5)
-    assert np.abs(dataset.test.x[:, bent]).max(initial=0) < 3
+    assert dataset.train.x.mean() == pytest.approx(0, abs=1e-5)
+    assert dataset.train.x.std() == pytest.approx(1, abs=1e-5)
 
 
 def test_a_bundled_table_is_scaled_as_scikit_learn_scales_it():
-    """Skewed columns by their quartiles, and bent."""
     bunch = load_breast_cancer()
     dataset = load("breast_cancer", seed=3)
     labels = np.array(["malignant", "benign"])[bunch.target]
     rows = split(labels, 3, 0.16, 0.2)
-    standard, robust = (
-        StandardScaler().fit(bunch.data[rows[0]]),
-        RobustScaler(unit_variance=True).fit(bunch.data[rows[0]]),
-    )
-    bent = np.abs(skew(bunch.data[rows[0]])) > 1
-    assert dataset.encoder.bent == tuple(bent)
-    assert 5 < bent.sum() < 25
+    scaler = StandardScaler().fit(bunch.data[rows[0]])
     for part, index in zip(parts(dataset), rows, strict=True):
-        tails = robust.transform(bunch.data[index])
-        expected = np.where(bent, tails / np.sqrt(1 + (tails / 3) ** 2), standard.transform(bunch.data[index]))
-        np.testing.assert_allclose(part.x, expected, rtol=1e-3, atol=1e-3)
-        straight = np.where(bent, tails, standard.transform(bunch.data[index]))
-        np.testing.assert_allclose(dataset.encoder.straight(part.x), straight, rtol=1e-2, atol=1e-2)
+        np.testing.assert_allclose(part.x, scaler.transform(bunch.data[index]), rtol=1e-4, atol=1e-4)
         assert [dataset.classes[label] for label in part.y] == labels[index].tolist()
     assert dataset.classes == ("benign", "malignant")
 
