@@ -42,6 +42,7 @@ class Final:
     machines : the winner's, one for each initial weights, trained on all that is not held out.
     sharpness : of their outputs, as the validation parts have it: see ``search.population.Outcome``.
     encoder : of what they read and answer.
+    ensemble : the finalists, best first: one machine of each, with its sharpness and its encoder.
     """
 
     rows: tuple[Row, ...]
@@ -49,6 +50,7 @@ class Final:
     machines: tuple[ParametricMachine, ...]
     sharpness: float
     encoder: Encoder
+    ensemble: tuple[tuple[Record, ParametricMachine, float, Encoder], ...]
 
 
 def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: Facts) -> Final:
@@ -130,6 +132,10 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
         tuple(refitted[:seeds]),
         _sharpness(results[order[0]]),
         lessons[winner.canonical.transform].dataset.encoder,
+        tuple(
+            (best[i], machine, _sharpness(results[i]), lessons[best[i].canonical.transform].dataset.encoder)
+            for i, machine in zip(order, [refitted[0], *refitted[len(named) * seeds :]], strict=True)
+        ),
     )
 
 

@@ -26,6 +26,7 @@ from search.shape import Shape
 
 FIGURES = ("loss", "score", "test_loss", "test_score", "loss_sd", "test_sd")  # of a row that may have none of it
 RUN, STUDY, LEDGER, BEST, LEADERBOARD = "run.json", "study.db", "ledger.csv", "best.machgraph", "leaderboard.csv"
+ENSEMBLE = "ensemble"  # the folder of the finalists, best first
 
 
 def free_folder(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from search.point import Point, hyperparameters
 from search.population import Outcome, Progress, train
 from search.recipe import Recipe
 from search.record import Record, Row, Settings
-from search.run import BEST
+from search.run import BEST, ENSEMBLE
 from search.space import Space
 from search.suggest import DIFFERENTIABLE
 from search.transform import GIVEN
@@ -95,11 +95,18 @@ class OnData:
         ended = final(ranked, self.settings, self.dataset, self.facts)
         row = ended.rows[0]
         told = {"test_loss": row.test_loss, "test_score": row.test_score, "sharpness": ended.sharpness}
-        self._save(ended.winner, ended.machines[0], ended.encoder, **told)
+        self._save(ended.winner, ended.machines[0], ended.encoder, BEST, **told)
+        (self.folder / ENSEMBLE).mkdir(exist_ok=True)
+        for old in (self.folder / ENSEMBLE).glob("*.machgraph"):
+            old.unlink()
+        for place, (record, machine, sharpness, encoder) in enumerate(ended.ensemble, start=1):
+            self._save(record, machine, encoder, f"{ENSEMBLE}/{place}.machgraph", sharpness=sharpness)
         return list(ended.rows)
 
-    def _save(self, winner: Record, machine: ParametricMachine, encoder: Encoder, **more: float | None) -> None:
-        """Write the best machine, with all that ``predict`` needs."""
+    def _save(
+        self, winner: Record, machine: ParametricMachine, encoder: Encoder, name: str = BEST, **more: float | None
+    ) -> None:
+        """Write a machine with all that ``predict`` needs."""
         metadata = {
             "dataset": self.dataset.name,
             "task": self.dataset.task,
@@ -112,4 +119,4 @@ class OnData:
             "score": winner.score,
             **more,
         }
-        save(machine, self.folder / BEST, metadata)
+        save(machine, self.folder / name, metadata)

@@ -1,9 +1,12 @@
 """The end of a search, put together by hand from single trainings and scikit-learn's figures."""
 
+import io
+import shutil
 from dataclasses import replace
 from statistics import fmean, stdev
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given
@@ -12,10 +15,11 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, r2_score
 from sklearn.neighbors import NearestCentroid
 
+from machgraph.io import load as load_machine
 from machgraph.partition import shortcut_mask
 from search import final as end
-from search import rivals
-from search.data import load
+from search import rivals, study
+from search.data import _bundled, load
 from search.facts import facts_of
 from search.final import FOLDS, SHARE, affordable, chosen, final, folds_of, held_out, together
 from search.leaderboard import NAMES
@@ -24,6 +28,7 @@ from search.point import Point
 from search.population import refit, train
 from search.recipe import Recipe
 from search.run import Record, Settings
+from search.show import answer
 from search.space import Space
 
 SPACE = Space(max_blocks=2, widths=(2, 4), activations=("tanh", "relu"), learning_rates=(1e-2, 3e-2))
@@ -337,3 +342,36 @@ def test_much_time_allows_all_and_little_allows_one(dataset):
     brief = settings(dataset, trials=None, seconds=1e-6, finalists=4, seeds=6)
     assert affordable(timed([1.0] * 4), brief) == (1, 1, 1)
     assert affordable(timed([1.0] * 4), replace(brief, seconds=1e6)) == (4, 6, FOLDS)
+
+
+# ---- the ensemble on request -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["breast_cancer", "diabetes"])
+def test_the_ensemble_that_is_kept_answers_as_the_leaderboard_says(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(end, "reference", lambda dataset: None)
+    data = load(source, seed=0)
+    made = Settings(
+        source, None, None, 0, "random", 6, None, 6, SPACE, Recipe(epochs=4, rungs=()), finalists=3, seeds=2
+    )
+    result = study.run(made, data, tmp_path / "run")
+    row = next(row for row in result.rows if row.name == "ensemble")
+    names = sorted(path.name for path in (tmp_path / "run" / "ensemble").iterdir())
+    assert names == ["1.machgraph", "2.machgraph", "3.machgraph"]
+    assert torch.equal(
+        load_machine(tmp_path / "run" / "best.machgraph").weight,
+        load_machine(tmp_path / "run" / "ensemble" / "1.machgraph").weight,
+    )
+    frame, target = _bundled(source, None)
+    frame[data.test.rows].write_csv(tmp_path / "new.csv")
+    for ensemble in (False, True):
+        out = io.StringIO()
+        answer(tmp_path / "run", tmp_path / "new.csv", out, ensemble=ensemble)
+        said = pl.read_csv(io.StringIO(out.getvalue()))[target].to_numpy()
+        known = frame[data.test.rows][target].to_numpy()
+        score = accuracy_score(known, said) if data.classes else r2_score(known, said)
+        if ensemble:
+            assert score == pytest.approx(row.test_score, abs=1e-4)
+    shutil.rmtree(tmp_path / "run" / "ensemble")
+    with pytest.raises(FileNotFoundError, match="has no ensemble"):
+        answer(tmp_path / "run", tmp_path / "new.csv", io.StringIO(), ensemble=True)
