@@ -36,8 +36,8 @@ def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (G
     Notes
     -----
     The middle width of dense machines is a power of two around twice the square root of the number of rows, from 16 to
-    128, at least as wide as the output where that allows it, and so narrow that it has at most ``2^18`` weights from
-    the input. The learning rates suit AdamW with one cycle. Weight decay is a prior, whose share falls as data come in:
+    128, at least as wide as the output where that allows it, and no wider than 16 where it has more than ``2^18``
+    weights from the input. The learning rates suit AdamW with one cycle. Weight decay is a prior, whose share falls as data come in:
     it is ``400 / n_samples``, or three times that; a convolution, which has fewer weights than it has uses for them,
     takes the first or a third of it, and series, which follow rules, a third or a tenth. Steps are of 64 samples, fewer
     for few rows and more for many. These choices decide more than the wiring: ``experiments.prior`` has the figures.

@@ -47,8 +47,8 @@ class Outcome:
         ``halved`` (not among the best at a rung), ``diverged`` (a loss that is not finite), or ``failed`` (an objective
         of one's own raised an exception that it may).
     epochs : that it was trained for.
-    best_epoch : whose weights and losses these are, from 1: the last, or, with a ``patience``, the one of the lowest
-        validation loss; 0 if it diverged at once.
+    best_epoch : whose weights and losses these are, from 1: the last with a finite loss, or, with a ``patience``, the
+        one of the lowest; 0 if it diverged at once.
     loss, score : on the validation part after its best epoch: cross-entropy, calibrated, and accuracy; or mean squared
         error (the training part's variance is 1) and R². Not a number if it diverged at once.
     curve : validation loss after each epoch.
@@ -201,11 +201,12 @@ class _Runner:
     def record(self, results: Sequence[Measured], patience: int | None) -> None:
         """Take down an epoch's results; see whether to go on.
 
-        The last epoch counts, whose loss is no choice from many; where training may stop early, the best one.
+        The last epoch counts, whose loss is no choice from many; where training may stop early, the best one. What is
+        not finite never counts.
         """
         loss, score, sharpness = map(float, np.mean(results, axis=0))
         self.curve.append(loss)
-        if patience is None or loss < self.loss or (np.isnan(self.loss) and np.isfinite(loss)):
+        if np.isfinite(loss) and (patience is None or not loss >= self.loss):
             self.loss, self.score, self.sharpness, self.best_epoch = loss, score, sharpness, len(self.curve)
             self.by_fold, self.weights = tuple(float(result[0]) for result in results), self.candidates[0].weights()
         if not np.isfinite(loss):

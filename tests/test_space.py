@@ -613,8 +613,8 @@ def test_a_space_is_checked_when_it_is_made(wrong, message):
 def test_a_default_space_has_three_widths_in_bounds(n_inputs, n_outputs, n_samples):
     narrow, middle, wide = default_space(Shape(n_inputs, n_outputs), n_samples).widths
     assert (2 * narrow, wide) == (middle, 2 * middle)
-    assert 8 <= middle <= 128
-    assert middle == 8 or middle * n_inputs <= 2**18
+    assert 16 <= middle <= 128
+    assert middle == 16 or middle * n_inputs <= 2**18
 
 
 def test_a_default_space_needs_sizes():

@@ -412,14 +412,18 @@ def test_search_in_which_everything_diverges_ends_without_a_winner(source, datas
     assert not (tmp_path / BEST).exists()
 
 
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_folder_in_use_is_never_overwritten(source, dataset, tmp_path):
     study.run(settings(source, trials=6), dataset, tmp_path / "run")
-    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    before = files(tmp_path / "run")
     with pytest.raises(ValueError, match=r"already holds a run.*machgraph resume.*--out"):
         study.run(settings(source, trials=6), dataset, tmp_path / "run")
     with pytest.raises(ValueError, match="is no run"):
         study.run(settings(source, trials=6), dataset, tmp_path)
-    assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    assert before == files(tmp_path / "run")
 
 
 def test_changed_data_are_noticed(source, tmp_path):

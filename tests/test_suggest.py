@@ -201,7 +201,7 @@ def test_tpe_chooses_all_parameters_together_from_the_first_trial_after_its_star
     chosen = [t.system_attrs.get("tpe:relative_params:0", "{}") for t in study.trials]
     assert chosen[:10] == ["{}"] * 10
     assert all(f'"{name}"' in text for text in chosen[10:] for name in distributions(space))
-    assert len(distributions(space)) > len(space.parameters) - 3  # of few there is one choice
+    assert len(distributions(space)) > 0.9 * len(space.parameters)  # of few there is one choice
 
 
 def test_tpe_keeps_away_from_running_trials():
