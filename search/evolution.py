@@ -90,8 +90,8 @@ class RegularizedEvolution(BaseSampler):
         space: AnySpace,
         *,
         seed: int,
-        population: int = 20,
-        tournament: int = 5,
+        population: int = 16,
+        tournament: int = 6,
         accepts: Callable[[Point], bool] = lambda point: True,
     ) -> None:
         """See the class."""

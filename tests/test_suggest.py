@@ -281,9 +281,9 @@ def test_the_parent_is_the_best_of_the_living(direction, monkeypatch):
 @every_space
 def test_evolution_draws_beginnings_until_it_has_a_population(space):
     history = [past(point, math.inf, space=space) for point in draws(30, space=space)]
-    history += [past(point, 1.0, space=space) for point in draws(19, seed=1, space=space)]
+    history += [past(point, 1.0, space=space) for point in draws(15, seed=1, space=space)]
     study = new_study("evolution", history=history, space=space)
-    rng, seen = np.random.default_rng((0, 49)), {canonical(space.decode(t.params)) for t in history}
+    rng, seen = np.random.default_rng((0, 45)), {canonical(space.decode(t.params)) for t in history}
     spaces = space.spaces if space is BOTH else (space,)
     one = spaces[rng.integers(len(spaces))]
     assert suggest(study.ask(), space) == next(p for _ in range(20) if canonical(p := beginning(one, rng)) not in seen)
@@ -299,8 +299,8 @@ def test_beginnings_are_in_the_space(seed, space):
 def test_evolution_proposes_no_network_twice(space):
     study = new_study("evolution", space=space)
     advance(study, until=120, together=8, space=space)
-    bred = [canonical(space.decode(t.params)) for t in study.trials][24:]
-    assert len(set(bred)) == len(bred) == 96
+    bred = [canonical(space.decode(t.params)) for t in study.trials][16:]
+    assert len(set(bred)) == len(bred) == 104
 
 
 def test_each_kind_evolves_by_itself():
