@@ -60,7 +60,8 @@ def dataset(
     image, features : see `from_arrays`.
     lags : makes a series of a table, or of values alone: each step is answered from so many before it.
     time, exogenous : see `from_series`.
-    validation, test : shares of the rows; the rest is for training. Classes are spread evenly.
+    validation, test : shares of the rows; the rest is for training. Classes are spread evenly. Without a test (0) a
+        search looks at no held-out part, and trains no rivals that would be compared there.
 
     Raises
     ------

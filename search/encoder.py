@@ -102,7 +102,7 @@ class Encoder:
         else:
             with np.errstate(over="ignore"):
                 scaled = self._pixels(table) if self.layout == "pixels" else self._features(table)
-        return np.clip(scaled, -FARTHEST, FARTHEST).astype(np.float32)
+        return self.clipped(scaled)
 
     def channels(self, table: Any) -> Floats:
         """The scaled channels of each step of a series, ``(steps, channels)``, in the order of time."""
@@ -113,6 +113,10 @@ class Encoder:
         with np.errstate(over="ignore"):
             scaled: Floats = (raw - self.mean) / self.scale
         return scaled
+
+    def clipped(self, scaled: Floats) -> NDArray[np.float32]:
+        """Scaled values as a network reads them."""
+        return np.clip(scaled, -FARTHEST, FARTHEST).astype(np.float32)
 
     def _pixels(self, table: Any) -> Floats:
         """Of an array; of a table, whose columns are the pixels in their order."""

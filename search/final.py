@@ -37,7 +37,7 @@ class Final:
 
     Parameters
     ----------
-    rows : finalists, best first; their ensemble; the rivals.
+    rows : finalists, best first; where there is a held-out part their ensemble and the rivals.
     winner : the record of the winner.
     machines : the winner's, one for each initial weights, trained on all that is not held out.
     sharpness : of their outputs, as the validation parts have it: see ``search.population.Outcome``.
@@ -65,7 +65,8 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     All are trained by the recipe of the search without its halving, which is a choice among candidates; early stopping
     stays. The winner has the lowest loss over folds that no candidate was chosen by. For the held-out part each is
     trained on training and validation rows together, with each of the initial weights, on a schedule as long as was
-    best before. The ensemble is of the finalists, which differ more than one architecture's trainings do.
+    best before. The ensemble is of the finalists, which differ more than one architecture's trainings do. Data without
+    a held-out part have no rivals, for these are compared there.
     """
     best = front(best, settings)
     finalists, seeds, parts = affordable(best, settings)
@@ -84,14 +85,14 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     results = trained([record.canonical for record in best], initial, folds)
     order = sorted(range(len(best)), key=lambda i: (_comparable(fmean(o.loss for o in results[i])), i))
     winner = best[order[0]]
-    random = [outcomes[0] for outcomes in trained(draws(settings, dataset.shape), initial[:1], folds[:1])]
-    middle = sorted(range(len(random)), key=lambda i: _comparable(random[i].loss))[len(random) // 2]
-    named = [
-        ("winner", winner.canonical, results[order[0]]),
-        (f"random (median of {len(random)})", draws(settings, dataset.shape)[middle], [random[middle]]),
-    ]
-    mlp = plain(winner.canonical, dataset.shape)
-    named.append((f"plain {ACRONYMS[mlp.kind]}", mlp, trained([mlp], initial, folds)[0]))
+    named = [("winner", winner.canonical, results[order[0]])]
+    if len(dataset.test):
+        random = [outcomes[0] for outcomes in trained(draws(settings, dataset.shape), initial[:1], folds[:1])]
+        middle = sorted(range(len(random)), key=lambda i: _comparable(random[i].loss))[len(random) // 2]
+        drawn = draws(settings, dataset.shape)[middle]
+        named.append((f"random (median of {len(random)})", drawn, [random[middle]]))
+        mlp = plain(winner.canonical, dataset.shape)
+        named.append((f"plain {ACRONYMS[mlp.kind]}", mlp, trained([mlp], initial, folds)[0]))
 
     members = [(best[i].canonical, results[i]) for i in order]  # each once: the winner is the first of both
     wanted = [(point, outcomes, seed) for _, point, outcomes in named for seed in initial]
@@ -108,9 +109,10 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     lessons = {
         name: Lessons(whole, recipe, settings.seed, name) for name in {point.transform for point, _, _ in wanted}
     }
+    looked = zip(refitted, wanted, strict=True) if len(dataset.test) else ()
     said = [
         _sharpness(outcomes) * lessons[point.transform].answers(machine, "test")
-        for machine, (point, outcomes, _) in zip(refitted, wanted, strict=True)
+        for machine, (point, outcomes, _) in looked
     ]
     (first, *rivals) = [
         held_out(row(name, point, outcomes, facts, costs(point)), said[i * seeds : (i + 1) * seeds], dataset)
@@ -123,9 +125,9 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
             NAMES[1:] if len(settings.objectives) == 1 else ("front",) * len(best), order[1:], strict=False
         )
     ]
-    if len(best) > 1:
+    if len(best) > 1 and said:
         rows.append(together([said[0], *said[len(named) * seeds :]], rows[: len(best)], dataset))
-    others = [*rivals, reference(dataset)]
+    others = [*rivals, reference(dataset) if said else None]
     return Final(
         (*rows, *(rival for rival in others if rival)),
         winner,
@@ -184,12 +186,21 @@ def affordable(best: Sequence[Record], settings: Settings) -> tuple[int, int, in
 
 
 def folds_of(dataset: Dataset, settings: Settings) -> tuple[Dataset, ...]:
-    """What candidates are trained and validated on."""
+    """What candidates are trained and validated on.
+
+    Raises
+    ------
+    ValueError : a single fold of data without a validation part.
+    """
+    if settings.folds == 1 and not len(dataset.validation):
+        raise ValueError("got folds=1 for data without validation rows: take more folds, or a share for validation")
     return (dataset,) if settings.folds == 1 else dataset.folds(settings.folds, settings.seed)
 
 
 def held_out(row: Row, said: Sequence[NDArray[np.float64]], dataset: Dataset) -> Row:
-    """The row of machines with what they do on the held-out part, on average, from what they say of it."""
+    """The row of machines with what they do on the held-out part, on average, from what they say of it, if anything."""
+    if not said:
+        return row
     losses, found = zip(*(scores(dataset, dataset.test, outputs) for outputs in said), strict=True)
     return replace(row, test_loss=fmean(losses), test_score=fmean(found), test_sd=spread(found))
 

@@ -292,7 +292,7 @@ def _measured(population: Population, lessons: Lessons, kind: Kind) -> dict[Cand
         return {candidate: _in_the_given_unit(candidate, lessons) for candidate in population.candidates}
     variance = float(lessons.dataset.validation.y.var())
     return {
-        candidate: (loss, 1 - loss / variance, 1.0)
+        candidate: (loss, 1 - loss / variance if variance else float("nan"), 1.0)
         for candidate, (loss, _) in zip(population.candidates, population.measure(data), strict=True)
     }
 

@@ -91,7 +91,7 @@ class Settings:
     def from_dict(cls, record: Mapping[str, Any]) -> "Settings":
         """The settings that ``to_dict`` wrote; ValueError: a name that settings do not have."""
         record = known(cls, record)
-        parts = {"space": _space(record["space"]), "recipe": Recipe(**known(Recipe, record["recipe"]))}
+        parts = {"space": read_space(record["space"]), "recipe": Recipe(**known(Recipe, record["recipe"]))}
         return cls(**{**record, **parts})
 
 
@@ -205,7 +205,8 @@ def known(cls: type[Any], record: Mapping[str, Any]) -> dict[str, Any]:
     return dict(record)
 
 
-def _space(record: Mapping[str, Any]) -> AnySpace:
+def read_space(record: Mapping[str, Any]) -> AnySpace:
+    """The space that ``dataclasses.asdict`` wrote; ValueError: a name that spaces do not have."""
     if "spaces" in record:
         return OneOf(tuple(Space(**known(Space, one)) for one in known(OneOf, record)["spaces"]))
     return Space(**known(Space, record))

@@ -97,7 +97,8 @@ def from_series(
         numbers in even steps, is taken when not given, and the order of the rows where there is none.
     exogenous : the columns to be further channels; all others when not given.
     transform : of the target, as inputs and as answers: ``none``, ``sqrt``, ``log`` or ``yeo-johnson``.
-    validation, test : shares of the steps: the last ones are the test, those before them validation.
+    validation, test : shares of the steps: the last ones are the test, those before them validation. Without a test
+        all steps are to be learned from.
 
     Raises
     ------
@@ -106,8 +107,11 @@ def from_series(
     frame, target = _table(data, target)
     if not isinstance(lags, int) or lags < 1:
         raise ValueError(f"got lags={lags!r}: a whole number of at least 1 was expected")
-    if not (validation > 0 and test > 0 and validation + test < 1):
-        raise ValueError(f"got validation={validation}, test={test}: both must be above 0, their sum below 1")
+    if not (validation > 0 and test >= 0 and validation + test < 1):
+        raise ValueError(
+            f"got validation={validation}, test={test}: the first must be above 0, the second not below 0, "
+            "their sum below 1"
+        )
     time = time_of(frame, target) if time is None else time
     notes = [f"The steps are in the order of {repr(time) if time else 'the rows'}."]
     frame, uneven = ordered(frame, time) if time else (frame, "")
@@ -117,7 +121,7 @@ def from_series(
     ends = steps - np.array([_share(validation, steps) + _share(test, steps), _share(test, steps), 0])
     asked = answered.rows[answered.rows >= lags]
     cuts = np.split(asked, np.searchsorted(asked, ends[:2]))
-    if sum(map(len, cuts)) < FEWEST_ROWS or not all(map(len, cuts)):
+    if sum(map(len, cuts)) < FEWEST_ROWS or not all(map(len, cuts[: 3 if test else 2])):
         sizes = ", ".join(str(len(cut)) for cut in cuts)
         raise ValueError(
             f"got {counted(steps, 'step')} with lags={lags}, of which training, validation and test answer {sizes}: at "

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from machgraph.io import from_specification, load, load_metadata
+from machgraph.io import from_specification, load
 from machgraph.partition import lag_words
 from search.run import BEST, ENSEMBLE, RUN, resuming
 
 if TYPE_CHECKING:
     from machgraph.parametric import ParametricMachine
     from machgraph.partition import Mask
-    from search.encoder import Answers, Encoder
 
 
 def machine_file(place: str | os.PathLike[str]) -> Path:
@@ -136,39 +135,16 @@ def answer(
     FileNotFoundError : no such machine or table, or no ensemble in the run's folder.
     ValueError : a machine without an encoder, or a table that its encoder refuses.
     """
+    from search.trained import answered, read
+
     files = [machine_file(place)]
     if ensemble:
         files = sorted(Path(place, ENSEMBLE).glob("*.machgraph"), key=lambda path: int(path.stem))
         if not files:
             raise FileNotFoundError(f"{place} has no ensemble: give the folder of a run that has come to its end")
-    said = [_answers(path, table) for path in files]
-    encoder, first = said[0]
-    values: Any = first.values
-    probabilities: Any = None
-    if first.probabilities is not None:
-        every: list[Any] = [answers.probabilities for _, answers in said]
-        probabilities = np.mean(every, axis=0)
-        values = np.array(encoder.classes)[probabilities.argmax(axis=1)] if ensemble else values
-    elif ensemble:
-        values = np.mean([answers.values for _, answers in said], axis=0)
+    members = [read(path) for path in files]
+    encoder, found = members[0].encoder, answered(members, table)
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([encoder.target, *(f"p({label})" for label in encoder.classes)])
-    rows: Any = [()] * len(values) if probabilities is None else probabilities.tolist()
-    writer.writerows([value, *row] for value, row in zip(values.tolist(), rows, strict=True))
-
-
-def _answers(path: Path, table: str | os.PathLike[str]) -> "tuple[Encoder, Answers]":
-    """What one machine says, and the encoder that it reads by."""
-    import torch
-
-    from search.encoder import Encoder
-    from search.machine import answers
-    from search.shape import Shape
-
-    machine, metadata = load(path), load_metadata(path)
-    if "encoder" not in metadata:
-        raise ValueError(f"{path} was saved without an encoder: predict needs a machine that a search found")
-    encoder = Encoder.from_json(metadata["encoder"])
-    x, shape = torch.from_numpy(encoder.encode(table)), Shape(**metadata["shape"])
-    with torch.no_grad():
-        return encoder, encoder.decode(metadata["sharpness"] * answers(machine, x, shape).numpy())
+    rows: Any = [()] * len(found.values) if found.probabilities is None else found.probabilities.tolist()
+    writer.writerows([value, *row] for value, row in zip(found.values.tolist(), rows, strict=True))

@@ -169,8 +169,8 @@ def _assembled(
         test = 0.0
         if not 0 < validation < 1:
             raise ValueError(f"got validation={validation}: it must be above 0 and below 1")
-    elif not (validation > 0 and test > 0 and validation + test < 1):
-        raise ValueError(f"got validation={validation}, test={test}: both must be above 0, their sum below 1")
+    elif not (validation >= 0 and test >= 0 and validation + test < 1):
+        raise ValueError(f"got validation={validation}, test={test}: give shares of 0 or more, their sum below 1")
     answered = answers_of(column, target, task)
     inputs = inputs[answered.rows]
     cuts = split(answered.strata, seed, validation, test)

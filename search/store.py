@@ -142,3 +142,17 @@ def finished(trial: FrozenTrial, record: Record, generation: Generation) -> Froz
         user_attrs=attributes,
         system_attrs=trial.system_attrs,  # NSGA-II keeps its generations there
     )
+
+
+def load_study(folder: Path) -> optuna.Study:
+    """Optuna's study of the run in a folder.
+
+    Raises
+    ------
+    FileNotFoundError : it is not there.
+    """
+    if not (folder / STUDY).is_file():
+        raise FileNotFoundError(f"{folder / STUDY} is not there: the folder of the run was moved or removed")
+    with _told(f"read {folder / STUDY}"):
+        url = URL.create("sqlite", database=str(folder / STUDY)).render_as_string(hide_password=False)
+        return optuna.load_study(storage=url, study_name=NAME)

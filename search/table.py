@@ -88,12 +88,12 @@ def _without_commas(frame: pl.DataFrame, decimal: bool) -> tuple[pl.DataFrame, l
     return frame.with_columns(changed), told
 
 
-def require(module: str, package: str) -> None:
+def require(module: str, package: str, who: str = "data sets") -> None:
     """Import a module of the extra [data], or say in one sentence how to get it."""
     try:
         import_module(module)
     except ImportError:
-        raise ImportError(f"data sets need {package}, which is not installed: pip install 'machgraph[data]'") from None
+        raise ImportError(f"{who} need {package}, which is not installed: pip install 'machgraph[data]'") from None
 
 
 def _separator(path: Path) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from machgraph.io import save
 from machgraph.parametric_machine import ParametricMachine
@@ -106,8 +106,8 @@ class OnData:
     def _save(
         self, winner: Record, machine: ParametricMachine, encoder: Encoder, name: str = BEST, **more: float | None
     ) -> None:
-        """Write a machine with all that ``predict`` needs."""
-        metadata = {
+        """Write a machine with all that ``predict`` needs; a number that is none is not there."""
+        metadata: dict[str, Any] = {
             "dataset": self.dataset.name,
             "task": self.dataset.task,
             "encoder": encoder.to_json(),
@@ -119,4 +119,5 @@ class OnData:
             "score": winner.score,
             **more,
         }
-        save(machine, self.folder / name, metadata)
+        there = {name: None if value != value else value for name, value in metadata.items()}
+        save(machine, self.folder / name, there)

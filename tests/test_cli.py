@@ -231,10 +231,10 @@ def test_predict_gives_the_machines_own_answers_from_its_file_alone(finished, fo
     machine, metadata = load(finished[0] / "best.machgraph"), load_metadata(finished[0] / "best.machgraph")
     encoder = Encoder.from_json(metadata["encoder"])
     with torch.no_grad():
-        outputs = machine.output(machine(torch.from_numpy(encoder.encode("new.csv"))))
+        outputs = machine.output(machine.double()(torch.from_numpy(encoder.encode("new.csv")).double()))
     assert [line[0] for line in lines] == [encoder.classes[i] for i in outputs.argmax(1)]
-    expected = torch.softmax(metadata["sharpness"] * outputs.double(), dim=1).numpy()
-    np.testing.assert_allclose([[float(cell) for cell in line[1:]] for line in lines], expected, rtol=1e-6)
+    expected = torch.softmax(metadata["sharpness"] * outputs, dim=1).numpy()
+    np.testing.assert_allclose([[float(cell) for cell in line[1:]] for line in lines], expected, rtol=1e-12)
 
 
 def test_regression_predicts_numbers_in_the_unit_of_the_target(folder, capsys):

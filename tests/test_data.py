@@ -14,7 +14,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.preprocessing import StandardScaler
 
 from search.columns import MOST_LEVELS, moments
-from search.data import BUNDLED, from_frame, load, split
+from search.data import BUNDLED, dataset, from_frame, load, split
 from search.encoder import Encoder
 from search.shape import Shape
 from search.table import infer, parse, plain, read
@@ -184,7 +184,7 @@ def test_the_seed_decides_the_split(people):
 def test_shares_of_the_split(people):
     dataset = from_frame(people, "bought", validation=0.3, test=0.4)
     assert [len(part) for part in parts(dataset)] == [60, 60, 80]
-    for validation, test in ((0, 0.2), (0.5, 0.5), (-0.1, 0.2)):
+    for validation, test in ((0.2, -0.1), (0.5, 0.5), (-0.1, 0.2)):
         with pytest.raises(ValueError, match="sum below 1"):
             from_frame(people, "bought", validation=validation, test=test)
 
@@ -586,3 +586,11 @@ def test_importing_loads_neither_torch_nor_the_extra():
     code = "import sys, search.data; print(sorted({'torch', 'polars', 'sklearn', 'scipy'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("validation", [0, 0.25])
+def test_all_rows_are_to_be_learned_from_where_none_is_held_out(validation):
+    data = dataset(np.arange(40.0).reshape(20, 2), np.arange(20.0), validation=validation, test=0)
+    assert (len(data.train), len(data.validation), len(data.test)) == (20 * (1 - validation), 20 * validation, 0)
+    assert data.transformed("sqrt").test.x.shape == (0, 2)
+    assert len(data.whole().train) == 20

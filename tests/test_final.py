@@ -210,6 +210,21 @@ def test_held_out_part_has_no_say(dataset, done):
 # ---- rivals ------------------------------------------------------------------------------------------------------
 
 
+def test_without_a_held_out_part_there_are_finalists_alone(dataset, done):
+    nothing = replace(dataset, test=dataset.test.take(np.arange(0)))
+    told = ended(nothing, seeds=3)
+    assert [row.name for row in told.rows] == [*NAMES[:3]]
+    assert all(row.test_loss is row.test_score is row.test_sd is None for row in told.rows)
+    assert [(row.loss, row.trial) for row in told.rows] == [(row.loss, row.trial) for row in done.rows[:3]]
+    for machine, expected in zip(told.machines, done.machines, strict=True):
+        assert torch.equal(machine.weight, expected.weight)
+
+
+def test_a_single_fold_needs_a_validation_part(dataset):
+    with pytest.raises(ValueError, match="got folds=1 for data without validation rows"):
+        folds_of(dataset.whole(), settings(dataset, folds=1))
+
+
 def test_random_rival_is_the_middle_of_its_draws_trained_as_the_winner(dataset, done):
     (row,) = [row for row in done.rows if row.name == "random (median of 5)"]
     draws = rivals.draws(settings(dataset), dataset.shape)

@@ -45,6 +45,12 @@ def linear(data):
     return lambda x: x @ weights[:-1, None] + weights[-1]
 
 
+def test_a_series_without_a_test_is_all_to_be_learned_from(wave):
+    data = from_series(wave, "sales", lags=LAGS, test=0)
+    assert (len(data.train), len(data.validation), len(data.test)) == (120 - 19 - LAGS, 19, 0)
+    assert data.validation.rows[-1] == 119
+
+
 # ---- sunspots
 
 
@@ -335,7 +341,7 @@ def test_what_is_wrong_with_a_series(tmp_path, wave):
             lambda: from_series(wave, "sales", lags=90),
             r"got 120 steps with lags=90, of which .* answer 0, 6, 24: at least",
         ),
-        (lambda: from_series(wave, "sales", lags=2, test=0.9), "got validation=0.16, test=0.9: both must be above 0"),
+        (lambda: from_series(wave, "sales", lags=2, test=0.9), "got validation=0.16, test=0.9: the first must be"),
         (lambda: from_series(wave, "sales", lags=2, time="dai"), r"'dai' is not a column \(did you mean 'day'\?\)"),
         (
             lambda: from_series(twice, "sales", lags=2, time="day"),
