@@ -10,18 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from machgraph import draw as mg_draw
-from search.diagrams import loss_scale
+from search.colours import STATUSES
 from search.run import Record, Row
-
-COLOURS = {
-    "complete": "#0072B2",
-    "stopped": "#009E73",
-    "halved": "#E69F00",
-    "diverged": "#D55E00",
-    "duplicate": "#9A9A9A",
-    "infeasible": "#CC79A7",
-    "failed": "#56B4E9",
-}
+from search.scales import loss_scale
 
 
 def draw(folder: Path, machine: Any, records: Sequence[Record], rival: Row | None) -> None:
@@ -29,12 +20,14 @@ def draw(folder: Path, machine: Any, records: Sequence[Record], rival: Row | Non
 
     Parameters
     ----------
-    machine : the winner, a parametric machine.
+    machine : the winner, a parametric machine; ``None`` where no trial has ended well, so that there is none to draw.
     rival : the random architecture, whose loss is a dashed line of the history.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "machgraph"}):  # the same run gives the same files
         for name, picture in (("graph", mg_draw.dependency_graph), ("shortcuts", mg_draw.shortcuts)):
+            if machine is None:
+                continue
             _save(picture(machine), folder / f"winner-{name}", ("svg", "png"))
         _save(history(records, rival), folder / "history", ("svg",))
 
@@ -49,7 +42,7 @@ def history(records: Sequence[Record], rival: Row | None = None, ax: Axes | None
     valid = [record for record in records if record.is_valid]
     known = [rival.loss] if rival and rival.loss is not None else []
     scale = loss_scale([*(record.loss for record in valid), *known])
-    for status, colour in COLOURS.items():
+    for status, (colour, _) in STATUSES.items():
         some = [record for record in valid if record.status == status]
         if some:
             numbers, losses = [r.number for r in some], [min(r.loss, scale.high) for r in some]
