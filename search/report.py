@@ -122,13 +122,14 @@ def render(
     )
     net = None if machine is None else network(machine) | {"says": wording.network(machine, facts, best)}
     counts = Counter(record.status for record in records)
-    past, costs = history(settings, records, rival(rows)), tradeoffs(settings, facts, records)
+    past, costs = history(settings, facts, records, rival(rows)), tradeoffs(settings, facts, records)
     charts = {"trial-chart": (scale_data("number", past.x), scale_data("loss", past.y))}
     for i, chart in enumerate(costs):
         charts[f"cost-{i}"] = (scale_data(chart.field, chart.x), scale_data(chart.y_field, chart.y))
     extra = _extra_columns(settings, records)
     # an objective of one's own is the score already
     columns = [*COLUMNS, *((name, TITLES.get(name, name), True) for name in extra if name != facts.objective)]
+    measured = [name for name in extra if name not in ("front", facts.objective)]
     front = _front(settings, records)
     return template.render(
         facts=facts,
@@ -141,7 +142,8 @@ def render(
         sentence=wording.counts(settings, facts, records),
         net=net,
         colour=level_colour,
-        leaderboard=[_line(facts, row) for row in rows],
+        leaderboard=[_line(facts, row, measured) for row in rows],
+        leader_titles=_leader_titles(facts, measured),
         loss=wording.loss_name(settings, facts),
         tradeoffs=costs,
         several=len(settings.objectives) > 1,
@@ -191,7 +193,13 @@ def packed(bits: Mask) -> str:
     return "".join(f"{digit:x}" for digit in padded @ (1, 2, 4, 8))
 
 
-def _line(facts: Facts, row: Row) -> dict[str, Any]:
+def _leader_titles(facts: Facts, measured: Sequence[str]) -> list[str]:
+    score = facts.score
+    known = [score] if facts.objective else [f"Validation {score}", f"Test {score}", "Validation loss"]
+    return [*known, "Depth", "Parameters", "FLOPs", *(TITLES.get(name, name) for name in measured), "Time"]
+
+
+def _line(facts: Facts, row: Row, measured: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "name": row.name,
         "trial": row.trial,
@@ -200,9 +208,10 @@ def _line(facts: Facts, row: Row) -> dict[str, Any]:
         "network": row.point.describe(facts.shape) if row.point else "–",
         "numbers": [
             score_text(facts, row.score),
-            score_text(facts, row.test_score),
-            loss_text(row.loss),
+            # there are no data to hold out for an objective of one's own, and its loss is the score
+            *([] if facts.objective else [score_text(facts, row.test_score), loss_text(row.loss)]),
             *(grouped(number) if number else "–" for number in (row.depth, row.parameters, row.flops)),
+            *(loss_text(row.measures.get(name)) for name in measured),
             time_text(row.seconds),
         ],
     }

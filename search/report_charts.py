@@ -11,6 +11,7 @@ from search.numbers import counted, grouped, loss_text
 from search.objectives import UNITS, fronts
 from search.record import Record, Row, Settings
 from search.scales import Scale, bends, cost_scale, count_scale, dots, loss_scale, polyline, stairs
+from search.wording import loss_name
 
 CURVES = 10  # that have a name
 FAINT, BENDS = 200, 40  # of the others, and points of each: so that a page of many trials stays small
@@ -86,7 +87,7 @@ def chance(settings: Settings, records: Sequence[Record], random: Row | None) ->
     return losses[len(losses) // 2], f"median of the first {min(first, len(records))} trials", said
 
 
-def history(settings: Settings, records: Sequence[Record], random: Row | None) -> History:
+def history(settings: Settings, facts: Facts, records: Sequence[Record], random: Row | None) -> History:
     """The chart of all trials."""
     known = chance(settings, records, random)
     x = count_scale(0, max((record.number for record in records), default=0))
@@ -97,7 +98,8 @@ def history(settings: Settings, records: Sequence[Record], random: Row | None) -
         if record.is_valid and record.loss < best:
             best, improved = record.loss, record.number
             steps.append((x(record.number), y(best)))
-    says = f"The best loss, {loss_text(best)}, was found in trial {improved} of {grouped(len(records))}."
+    name, number = loss_name(settings, facts), grouped(len(records))
+    says = f"The best {name}, {loss_text(best)}, was found in trial {improved} of {number}."
     if known:
         says += f" Dashed: {known[1]}, {loss_text(known[0])}, {known[2]}."
     groups = [

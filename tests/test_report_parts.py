@@ -1,26 +1,32 @@
 """The parts of a report, each against what it must be: steps, cofiltration, charts, fronts, importance, colours."""
 
 import math
+import re
 from dataclasses import replace
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_report import made_up
+from test_report import Parsed, made_up
 
 import machgraph as mg
 from machgraph import graph
 from machgraph.draw.canvas import COLOURS
+from search import report
 from search.colours import STATUSES
 from search.diagrams import machine_diagram
 from search.importance import FEWEST, importance
 from search.objectives import fronts
+from search.optimize import optimize
 from search.point import Point
 from search.report_charts import FAINT, chance, curves, history, surpassed_by_none, tradeoffs
 from search.report_network import stairs, steps
 from search.scales import bends
+from search.shape import Shape
+from search.space import Space
 
 MACHINES = {
     "dense": mg.DenseMachine((3, 4, 4, 4, 2)),
@@ -113,6 +119,26 @@ def with_objectives(*objectives, maximize=()):
     return replace(run.settings, objectives=objectives, maximize=maximize), run.facts, records
 
 
+def test_an_objective_of_ones_own_is_told_as_such_and_measures_have_columns(tmp_path):
+    folder = tmp_path / "run"
+    found = optimize(
+        lambda machine: {"value": machine.parameter_count() % 7, "cost": 2.0},
+        Space(max_blocks=2, widths=(4, 8)), Shape(3, 2), trials=8, objectives=("value", "cost", "memory"),
+        maximize=("value",), out=folder,
+    )  # fmt: skip
+    page = Parsed(report.write(folder).read_text())
+    text = " ".join(" ".join(page.texts).split())
+    assert "The best minus value, " in text
+    assert "held-out" not in text
+    assert "Validation" not in text
+    trials = [dict(zip(page.data["fields"], values, strict=True)) for values in page.data["trials"]]
+    for trial, record in zip(trials, found.records, strict=True):
+        assert (trial["cost"], trial["memory"]) == (2.0, record.measures["memory"])
+        assert trial["value"] == trial["score"]
+    assert {"front", "cost", "memory"} <= set(page.data["columns"])
+    assert "value" not in page.data["columns"], "it is the score"
+
+
 def test_each_further_objective_has_a_chart_and_a_single_one_has_its_costs():
     for objectives, fields in (
         (("loss",), ["parameters", "flops"]),
@@ -147,7 +173,7 @@ def test_chance_is_the_random_rival_or_else_the_beginnings_of_the_run():
     assert chance(replace(run.settings, strategy="differentiable"), run.records, None) is None
     every = chance(replace(run.settings, strategy="random"), run.records, None)
     assert every[1] == "median of the first 40 trials"
-    assert "Dashed" not in history(replace(run.settings, strategy="differentiable"), run.records, None).says
+    assert "Dashed" not in history(replace(run.settings, strategy="differentiable"), run.facts, run.records, None).says
 
 
 def test_of_many_curves_some_are_named_and_so_many_faint():
@@ -263,6 +289,17 @@ def test_dots_stand_out_from_the_paper_and_can_be_told_apart_with_any_sight(them
         for (a, first), (b, second) in combinations(colours.items(), 2):
             apart = np.linalg.norm(oklab(np.array(matrix) @ linear(first)) - oklab(np.array(matrix) @ linear(second)))
             assert apart > 0.045, f"{a} and {b} look alike with {sight} sight"
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_words_and_lines_stand_out_from_whatever_is_behind_them(theme):
+    style = Path(report.__file__).with_name("report.css").read_text(encoding="utf-8")
+    pairs = {name: pair for name, *pair in re.findall(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", style)}
+    colours = {name: re.sub(r"^#(\w)(\w)(\w)$", r"#\1\1\2\2\3\3", pair[theme]) for name, pair in pairs.items()}
+    for paper in ("paper", "panel", "box"):
+        for name in ("ink", "soft", "accent", "feeds", "hears"):
+            assert contrast(colours[name], colours[paper]) >= 4.5, f"{name} on {paper}"
+        assert contrast(colours["edge"], colours[paper]) >= 3
 
 
 def test_levels_are_told_apart_with_any_sight():
