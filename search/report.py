@@ -87,7 +87,7 @@ def write(folder: str | os.PathLike[str]) -> Path:
         machine = load(folder / BEST)
     from search.pictures import draw  # matplotlib takes its time too
 
-    draw(folder / "pictures", machine, records, rival(rows))
+    draw(folder / "pictures", machine, records, rival(rows), tradeoffs(settings, facts, records))
     path = folder / "report.html"
     replace_text(path, render(settings, facts, records, rows, machine, folder))
     return path

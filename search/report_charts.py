@@ -171,8 +171,18 @@ def _within(curve: Sequence[float], x: Scale, y: Scale) -> str:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """Two numbers of every trial against each other, and the front: what none surpasses in both."""
+    """Two numbers of every trial against each other, and the front: what none surpasses in both.
 
+    Parameters
+    ----------
+    points, best : the numbers of each trial that was trained, as they are; those on the front.
+    chain : numbers along the line of the front, where there are two objectives, or one and its cost.
+    dots, front, line : the same as SVG paths.
+    """
+
+    points: tuple[tuple[float, float], ...]
+    best: tuple[tuple[float, float], ...]
+    chain: tuple[tuple[float, float], ...]
     field: str
     y_field: str
     title: str
@@ -224,17 +234,19 @@ def _tradeoff(
     share = 1.0 if y_name in settings.maximize else 0.97  # what may be off the scale is what is bad
     x, y = cost_scale(a for a, _ in pairs.values()), loss_scale((b for _, b in pairs.values()), share)
     points = {number: (x(a), y(b)) for number, (a, b) in pairs.items()}
-    chain = [points[number] for number in flat if points[number][1] > 0]  # what is off the scale would be a false step
-    if len(settings.objectives) > 2 or not chain:  # then the front is more than a line
-        line = ""
-    else:
-        line = stairs([*chain, (0.0 if name in settings.maximize else 1000.0, chain[-1][1])])
+    # of more objectives the front is no line; and what is off the scale would be a false step
+    along = [] if len(settings.objectives) > 2 else [number for number in flat if points[number][1] > 0]
+    end = 0.0 if name in settings.maximize else 1000.0
+    line = [points[number] for number in along]
     sets = f"of {counted(len(pairs), 'network')}, {grouped(len(front))} on the front"
     if len(settings.objectives) > 2:
         why = f"no other is as good in all of {', '.join(settings.objectives)} and better in one"
     else:
         why = "no other is as good in both and better in one"
     return Tradeoff(
+        points=tuple(pairs.values()),
+        best=tuple(pair for number, pair in pairs.items() if number in front),
+        chain=tuple(pairs[number] for number in along),
         field=name,
         y_field=y_name,
         title=axis_title(name, settings, facts),
@@ -245,7 +257,7 @@ def _tradeoff(
         y_ticks=ticks(y),
         dots=dots(point for number, point in points.items() if number not in front),
         front=dots(points[number] for number in front),
-        line=line,
+        line=stairs([*line, (end, line[-1][1])]) if line else "",
         says=f"{sets[0].upper()}{sets[1:]}: {why}.",
     )
 

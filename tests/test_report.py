@@ -156,7 +156,7 @@ def test_it_is_written_into_the_folder_of_a_run_and_again_the_same(tmp_path):
     first = {file.name: file.read_bytes() for file in [path, *(folder / "pictures").iterdir()]}
     assert set(first) == {
         "report.html", "winner-graph.svg", "winner-graph.png", "winner-shortcuts.svg", "winner-shortcuts.png",
-        "history.svg",
+        "history.svg", "front.svg",
     }  # fmt: skip
     assert shlex.join(["machgraph", "resume", str(folder)]) in " ".join(Parsed(path.read_text()).texts)
     report.write(folder)

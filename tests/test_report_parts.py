@@ -15,7 +15,7 @@ from test_report import Parsed, made_up
 import machgraph as mg
 from machgraph import graph
 from machgraph.draw.canvas import COLOURS
-from search import report
+from search import pictures, report
 from search.colours import STATUSES
 from search.diagrams import machine_diagram
 from search.importance import FEWEST, importance
@@ -161,6 +161,18 @@ def test_the_front_on_the_page_is_that_of_all_objectives(objectives):
         assert chart.front.count("M") == (places == 0).sum()
         assert chart.front.count("M") + chart.dots.count("M") == len(trained)
         assert bool(chart.line) == (len(objectives) == 2)
+
+
+def test_the_picture_of_the_front_has_every_network_and_the_line_under_them():
+    wish, facts, records = with_objectives("loss", "parameters")
+    (chart,) = tradeoffs(wish, facts, records)
+    rest, best, line = pictures.front(chart).lines
+    assert len(best.get_xdata()) == chart.front.count("M")
+    assert len(rest.get_xdata()) + len(best.get_xdata()) == len(chart.points)
+    corners = list(zip(line.get_xdata(), line.get_ydata(), strict=True))
+    for x, y in chart.points:
+        assert all(x > a or y >= b for a, b in corners), "none is below the front"
+    assert pictures.front(chart).get_xlim() == (chart.x.low, chart.x.high)
 
 
 def test_chance_is_the_random_rival_or_else_the_beginnings_of_the_run():
