@@ -171,7 +171,11 @@ def show(
         Path, typer.Argument(metavar="RUN|FILE", help="Folder of a run, a .machgraph file, or a description in JSON.")
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="PICTURE", help="The picture, as net.svg; FILE.svg if not given.")
+        Path | None,
+        typer.Option(
+            metavar="PICTURE",
+            help="A picture, as net.svg, or the graph, as net.dot or net.graphml; FILE.svg if not given.",
+        ),
     ] = None,
 ) -> None:
     """Draw a machine, and tell its order, levels and depth cofiltration.
@@ -225,7 +229,7 @@ def _searching(
                 listen(event)
 
             result = search(on_event)
-        if result.rows:
+        if result.records:
             write(folder)
     except KeyboardInterrupt:
         print(progress.stopped(folder, last[-1] if last else None), file=sys.stderr)

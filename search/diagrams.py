@@ -1,19 +1,23 @@
-"""Where the boxes, lines and dots of a report's pictures go: plain numbers, which its template turns into SVG."""
+"""Where the boxes and lines of a report's graphs go: plain numbers, which its template turns into SVG."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from math import ceil, floor, isfinite, log, log10, sqrt
+from math import sqrt
 
 import networkx as nx
 
-from machgraph.graph import levels
+from machgraph.graph import levels, order
 from machgraph.layout import layered, transposed
 from machgraph.partition import Mask, lag_words
 
 GAP = 44.0  # between two blocks
 PORT = 9.0  # between two lines that enter one side of a block
 LETTER = 6.9  # width of a letter of the labels, at most
+ROW = 28.0  # from one box of a column to the next
+BULGE = 190.0  # of the longest arc beside a column
+MOST_BLOCKS, MOST_EDGES = 14, 80  # in a row; more stand in a column, with arcs beside it
+MOST_BENDS = 900  # levels that all edges pass together, laid out by level; the same
 Place = tuple[float, float]
 
 
@@ -95,15 +99,14 @@ def block_diagram(widths: Sequence[int], activations: Sequence[str], mask: Mask,
         alone, at whatever lag, and a block that hears itself or later ones has a sign.
     down : the row goes down the page, and not to the right.
     """
-    lagged = mask if mask.ndim == 3 else mask[None]
-    mask = lagged.max(axis=0)
     n = len(widths)
-    names = [block_name(i, n) for i in range(n)]
-    article = [f"the {name}" if name in ("input", "output") else name for name in names]
-    details = [str(width) if i == 0 else f"{width} {activations[i]}" for i, width in enumerate(widths)]
-    details[-1] = str(widths[-1]) if activations[-1] == "identity" else details[-1]
-    details = [detail + " ↺" * bool(mask[i, i:].any()) for i, detail in enumerate(details)]
-    arcs = [(j, i) for j, i in combinations(range(n), 2) if mask[i, j] and i > j + 1]
+    names, details, said = _block_words(widths, activations, mask)
+    mask = mask if mask.ndim == 2 else mask.max(axis=0)
+    edges = [(j, i) for j, i in combinations(range(n), 2) if mask[i, j]]
+    if n > MOST_BLOCKS or len(edges) > MOST_EDGES:
+        boxes = [Box(str(i), f"{names[i]} · {details[i]}", "", said[i], 0, 0, 0, 0) for i in range(n)]
+        return column([(box, i) for i, box in enumerate(boxes)], [(str(j), str(i)) for j, i in edges])
+    arcs = [(j, i) for j, i in edges if i > j + 1]
     side = pages(arcs)
 
     # lines that end on one side of a block: those that come in first, near ones outside, so that none cross there
@@ -130,9 +133,7 @@ def block_diagram(widths: Sequence[int], activations: Sequence[str], mask: Mask,
         return centres[i] + PORT * (row.index(arc) - (len(row) - 1) / 2), -side[arc] * heights[i] / 2
 
     lines, reach = [], {1: max(heights) / 2, -1: max(heights) / 2}
-    for j, i in combinations(range(n), 2):
-        if not mask[i, j]:
-            continue
+    for j, i in edges:
         arc, shortcut = (j, i), i > j + 1
         if shortcut:
             (x0, y0), (x1, y1), s = port(j, arc), port(i, arc), side[arc]
@@ -147,19 +148,35 @@ def block_diagram(widths: Sequence[int], activations: Sequence[str], mask: Mask,
 
     boxes = []
     for i in range(n):
-        hears = listing([_heard(article[j], i == j, lagged[:, i, j]) for j in range(n) if mask[i, j]])
-        feeds = listing([article[k] for k in range(n) if mask[k, i] and k != i])
-        kind = f"{widths[i]:,} {'features' if i == 0 else 'units'}"
-        kind += "" if i == 0 or activations[i] == "identity" else f", {activations[i]}"
-        flow = ([f"hears {hears}"] if i else []) + ([f"feeds {feeds}"] if i < n - 1 else [])
-        says = f"{names[i].capitalize()}: {kind}; {', '.join(flow)}."
         at, size = (centres[i], 0.0), (lengths[i], heights[i])
         if down:
             at, size = at[::-1], size[::-1]
-        boxes.append(Box(str(i), names[i], details[i], says, *at, *size))
+        boxes.append(Box(str(i), names[i], details[i], said[i], *at, *size))
     first, last = -reach[1] - 4, reach[-1] + 4
     frame = (-4.0, first, x - (30.0 if down else GAP) + 8, last - first)
     return Diagram(*((frame[1], frame[0], frame[3], frame[2]) if down else frame), tuple(boxes), tuple(lines))
+
+
+def _block_words(
+    widths: Sequence[int], activations: Sequence[str], mask: Mask
+) -> tuple[list[str], list[str], list[str]]:
+    """Of each block its name, its size, and a sentence."""
+    lagged = mask if mask.ndim == 3 else mask[None]
+    heard, n = lagged.max(axis=0), len(widths)
+    names = [block_name(i, n) for i in range(n)]
+    article = [f"the {name}" if name in ("input", "output") else name for name in names]
+    details = [str(width) if i == 0 else f"{width} {activations[i]}" for i, width in enumerate(widths)]
+    details[-1] = str(widths[-1]) if activations[-1] == "identity" else details[-1]
+    details = [detail + " ↺" * bool(heard[i, i:].any()) for i, detail in enumerate(details)]
+    said = []
+    for i in range(n):
+        hears = listing([_heard(article[j], i == j, lagged[:, i, j]) for j in range(n) if heard[i, j]])
+        feeds = listing([article[k] for k in range(n) if heard[k, i] and k != i])
+        kind = f"{widths[i]:,} {'features' if i == 0 else 'units'}"
+        kind += "" if i == 0 or activations[i] == "identity" else f", {activations[i]}"
+        flow = ([f"hears {hears}"] if i else []) + ([f"feeds {feeds}"] if i < n - 1 else [])
+        said.append(f"{names[i].capitalize()}: {kind}; {', '.join(flow)}.")
+    return names, details, said
 
 
 def _heard(name: str, own: bool, lags: Mask) -> str:
@@ -200,6 +217,9 @@ def machine_diagram(graph: "nx.DiGraph[str]", *, down: bool) -> Diagram:
     """Who depends on whom, a layer for each level; ``graph`` as ``Architecture.graph``."""
     rows = levels(graph)
     level = {name: i for i, row in enumerate(rows, 1) for name in row}
+    if sum(level[b] - level[a] for a, b in graph.edges) > MOST_BENDS:
+        every = [(_machine(graph, name, level[name]), level[name]) for name in order(graph)]
+        return column(every, list(graph.edges))
     sizes = {name: (max(LETTER * len(indexed(name)) + 14, 32.0), 24.0) for name in graph}
     if down:
         sizes = {name: (h, w) for name, (w, h) in sizes.items()}
@@ -208,90 +228,47 @@ def machine_diagram(graph: "nx.DiGraph[str]", *, down: bool) -> Diagram:
         _line(a, b, route, (1.0, 0.0), False, down=down) for (a, b), route in layout.routes.items()
     ]  # routes run to the right, and _line exchanges x and y itself
     layout = transposed(layout) if down else layout
-    boxes = []
-    for name, (x, y) in layout.centres.items():
-        hears = listing([indexed(other) for other in graph.predecessors(name)], "only what is given")
-        feeds = listing([indexed(other) for other in graph.successors(name)])
-        reads, writes = (listing([indexed(c) for c in graph.nodes[name][key]]) for key in ("reads", "writes"))
-        says = f"{indexed(name)}, level {level[name]}: reads {reads}, writes {writes}; hears {hears}, feeds {feeds}."
-        boxes.append(Box(name, indexed(name), "", says, x, y, *layout.sizes[name], level[name]))
+    boxes = [_machine(graph, name, level[name], x, y, *layout.sizes[name]) for name, (x, y) in layout.centres.items()]
     return Diagram(-2.0, -2.0, layout.width + 4, layout.height + 4, tuple(boxes), tuple(lines))
 
 
-# --- charts: a square of 1000 by 1000 that the page stretches --------------------------------------------------------
+def _machine(
+    graph: "nx.DiGraph[str]",
+    name: str,
+    level: int,
+    x: float = 0.0,
+    y: float = 0.0,
+    width: float = 0.0,
+    height: float = 0.0,
+) -> Box:
+    hears = listing([indexed(other) for other in graph.predecessors(name)], "only what is given")
+    feeds = listing([indexed(other) for other in graph.successors(name)])
+    reads, writes = (listing([indexed(c) for c in graph.nodes[name][key]]) for key in ("reads", "writes"))
+    says = f"{indexed(name)}, level {level}: reads {reads}, writes {writes}; hears {hears}, feeds {feeds}."
+    return Box(name, indexed(name), "", says, x, y, width, height, level)
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Numbers to places in ``[0, 1000]``; what lies outside is put on the border, what is not finite at the end."""
-
-    low: float
-    high: float
-    logarithmic: bool = False
-    flip: bool = False
-
-    def __call__(self, value: float | None) -> float:
-        """The place of a value."""
-        if value is None or not isfinite(value):
-            share = 1.0
-        elif self.logarithmic:
-            share = log(max(value, self.low) / self.low) / log(self.high / self.low)
-        else:
-            share = (value - self.low) / (self.high - self.low)
-        share = min(max(share, 0.0), 1.0)
-        return round(1000 * (1 - share if self.flip else share), 1)
-
-    @property
-    def ticks(self) -> list[float]:
-        """Round numbers within the scale, about five.
-
-        >>> Scale(0, 12).ticks, Scale(0.05, 2, logarithmic=True).ticks
-        ([0, 2, 4, 6, 8, 10, 12], [0.05, 0.1, 0.2, 0.5, 1, 2])
-        """
-        if self.logarithmic:
-            decades = range(floor(log10(self.low)), floor(log10(self.high)) + 1)
-            steps = (1, 2, 5) if len(decades) <= 3 else (1,)
-            candidates = [float(f"{step}e{decade}") for decade in decades for step in steps]
-        else:
-            rough = (self.high - self.low) / 5
-            unit = 10.0 ** floor(log10(rough))
-            unit *= next(step for step in (1, 2, 5, 10) if step * unit >= 0.8 * rough)
-            candidates = [float(f"{unit * k:.6g}") for k in range(floor(self.low / unit), floor(self.high / unit) + 1)]
-        margin = 0.0 if self.logarithmic else 1e-9 * (self.high - self.low)  # linear ticks are products, and rounded
-        inside = [tick for tick in candidates if self.low - margin <= tick <= self.high + margin]
-        return [int(tick) if tick == int(tick) else tick for tick in inside]
+# --- what is too much for either: a column ---------------------------------------------------------------------------
 
 
-def loss_scale(losses: Iterable[float], share: float = 0.97) -> Scale:
-    """For losses, up the page, that holds this share of them; logarithmic where they span more than a factor of 5."""
-    finite = sorted(loss for loss in losses if isfinite(loss))
-    if not finite:
-        return Scale(0.0, 1.0, flip=True)
-    low, high = finite[0], finite[ceil(share * (len(finite) - 1))]
-    if low > 0 and high > 5 * low:
-        return Scale(0.94 * low, 1.06 * high, logarithmic=True, flip=True)
-    margin = 0.06 * (high - low) or 0.1 * abs(low) or 1.0
-    return Scale(low - margin, high + margin, flip=True)
+def column(boxes: Sequence[tuple[Box, int]], edges: Iterable[tuple[str, str]]) -> Diagram:
+    """Boxes below each other in the order of execution, lines as arcs beside them.
 
-
-def count_scale(first: int, last: int) -> Scale:
-    """For whole numbers across the page."""
-    return Scale(first, max(last, first + 1))
-
-
-def polyline(points: Iterable[Place]) -> str:
-    """Points joined, as an SVG path."""
-    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
-
-
-def dots(points: Iterable[Place]) -> str:
-    """Points apart, as an SVG path of strokes without length: round caps make them dots of any stretched picture."""
-    return "".join(f"M{x:g} {y:g}h0" for x, y in points)
-
-
-def stairs(points: Sequence[Place]) -> str:
-    """A line that keeps its height until the next point, as an SVG path."""
-    if not points:
-        return ""
-    (x, y), *rest = points
-    return f"M{x:g} {y:g}" + "".join(f"H{px:g}V{py:g}" for px, py in rest)
+    Parameters
+    ----------
+    boxes : each with its rank: where two are more than one rank apart, an edge between them is a shortcut. Places and
+        sizes are set here.
+    edges : between their keys; a line leaves a box below the middle, and enters above it.
+    """
+    width = max(LETTER * len(box.label) for box, _ in boxes) + 18
+    row = {box.key: i for i, (box, _) in enumerate(boxes)}
+    rank = {box.key: rank for box, rank in boxes}
+    lines = []
+    for a, b in edges:
+        start, end = (width, ROW * row[a] + 4), (width, ROW * row[b] - 4)
+        rise = width + 14 + BULGE * ((row[b] - row[a]) / len(boxes)) ** 0.7
+        bend = [(rise, start[1]), (rise, end[1])]
+        lines.append(_line(a, b, [start, *bend, end], (-1.0, 0.0), rank[b] > rank[a] + 1, down=False))
+    placed = [replace(box, x=width / 2, y=ROW * i, width=width, height=22.0) for i, (box, _) in enumerate(boxes)]
+    height = ROW * (len(boxes) - 1) + 22
+    return Diagram(-2.0, -13.0, width + 14 + 0.75 * BULGE + 8, height + 4, tuple(placed), tuple(lines))

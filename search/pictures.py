@@ -10,33 +10,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from machgraph import draw as mg_draw
-from search.diagrams import loss_scale
+from search.colours import STATUSES
+from search.report_charts import Tradeoff
 from search.run import Record, Row
-
-COLOURS = {
-    "complete": "#0072B2",
-    "stopped": "#009E73",
-    "halved": "#E69F00",
-    "diverged": "#D55E00",
-    "duplicate": "#9A9A9A",
-    "infeasible": "#CC79A7",
-    "failed": "#56B4E9",
-}
+from search.scales import loss_scale
 
 
-def draw(folder: Path, machine: Any, records: Sequence[Record], rival: Row | None) -> None:
-    """Write ``winner-graph`` and ``winner-shortcuts`` as SVG and PNG, and ``history.svg``, into a folder.
+def draw(
+    folder: Path, machine: Any, records: Sequence[Record], rival: Row | None, costs: Sequence[Tradeoff] = ()
+) -> None:
+    """Write ``winner-graph`` and ``winner-shortcuts`` as SVG and PNG, ``history.svg`` and ``front.svg``, into a folder.
 
     Parameters
     ----------
-    machine : the winner, a parametric machine.
+    machine : the winner, a parametric machine; ``None`` where no trial has ended well, so that there is none to draw.
     rival : the random architecture, whose loss is a dashed line of the history.
+    costs : of which the first is drawn as the front.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "machgraph"}):  # the same run gives the same files
         for name, picture in (("graph", mg_draw.dependency_graph), ("shortcuts", mg_draw.shortcuts)):
+            if machine is None:
+                continue
             _save(picture(machine), folder / f"winner-{name}", ("svg", "png"))
         _save(history(records, rival), folder / "history", ("svg",))
+        for chart in costs[:1]:
+            _save(front(chart), folder / "front", ("svg",))
 
 
 def history(records: Sequence[Record], rival: Row | None = None, ax: Axes | None = None) -> Axes:
@@ -49,7 +48,7 @@ def history(records: Sequence[Record], rival: Row | None = None, ax: Axes | None
     valid = [record for record in records if record.is_valid]
     known = [rival.loss] if rival and rival.loss is not None else []
     scale = loss_scale([*(record.loss for record in valid), *known])
-    for status, colour in COLOURS.items():
+    for status, (colour, _) in STATUSES.items():
         some = [record for record in valid if record.status == status]
         if some:
             numbers, losses = [r.number for r in some], [min(r.loss, scale.high) for r in some]
@@ -72,6 +71,36 @@ def history(records: Sequence[Record], rival: Row | None = None, ax: Axes | None
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))  # beside no dot
+    return ax
+
+
+def front(chart: Tradeoff, ax: Axes | None = None) -> Axes:
+    """Draw two numbers of every network against each other: those on the front in colour, with the line that they form.
+
+    What is off the scale stands at the upper edge.
+    """
+    if ax is None:
+        ax = Figure(figsize=(6.4, 3.4), layout="constrained").add_subplot()
+    colour, top = STATUSES["complete"][0], chart.y.high
+    rest = [point for point in chart.points if point not in chart.best]
+    for points, style in (
+        (rest, {"color": "#5F6871", "markersize": 4, "label": "surpassed", "alpha": 0.8}),
+        (chart.best, {"color": colour, "markersize": 9, "label": "on the front"}),
+    ):
+        ax.plot([x for x, _ in points], [min(y, top) for _, y in points], ".", **style)  # type: ignore[arg-type]
+    if chart.chain:
+        ax.step([x for x, _ in chart.chain], [y for _, y in chart.chain], where="post", color=colour, linewidth=1.2)
+    ax.set_xscale("log" if chart.x.logarithmic else "linear")
+    ax.set_yscale("log" if chart.y.logarithmic else "linear")
+    ax.minorticks_off()
+    ax.set_xticks(list(chart.x.ticks), [f"{x:,g}" for x in chart.x.ticks])
+    ax.set_yticks(list(chart.y.ticks), [f"{y:,g}" for y in chart.y.ticks])
+    ax.set_xlim(chart.x.low, chart.x.high)
+    ax.set_ylim(chart.y.low, chart.y.high)
+    ax.set_xlabel(chart.title)
+    ax.set_ylabel(chart.y_title)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return ax
 
 

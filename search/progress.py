@@ -85,7 +85,8 @@ def ending(result: Result, width: int = WIDTH) -> RenderableType:
     counts += f", {known} of them known from an earlier one" if known else ""
     counts += f", {failed} diverged" if failed else ""
     if winner is None or winner.point is None:
-        told = labelled([("trials", counts), ("best", "none: not one trial ended with a finite loss")])
+        none = "none: not one trial ended with a finite loss"
+        told = labelled([("trials", counts), ("best", none), ("report", str(folder / "report.html"))])
         return Group(told, Text(f"\nnext: {resuming(folder)} --trials 50"))
     words = winner.point.describe(result.facts.shape)
     return Group(

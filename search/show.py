@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from machgraph.parametric import ParametricMachine
     from machgraph.partition import Mask
 
+GRAPHS = {".dot": "dot", ".gv": "dot", ".graphml": "graphml"}  # of machgraph.draw
+
 
 def machine_file(place: str | os.PathLike[str]) -> Path:
     """The best machine of a run's folder; any other path as it is.
@@ -91,7 +93,12 @@ def _shortcuts(mask: "Mask") -> list[str]:
 
 
 def draw(machine: "ParametricMachine", path: Path) -> None:
-    """Write a picture of a machine: its dependency graph, and below it which block hears which.
+    """Write a picture of a machine: its dependency graph, and below it which block hears which; or the graph as text.
+
+    Parameters
+    ----------
+    path : whose end says what is written: a picture, such as ``.svg`` or ``.pdf``, or the dependency graph alone, for
+        other programs, as ``.dot``, ``.gv`` or ``.graphml``.
 
     Raises
     ------
@@ -102,10 +109,15 @@ def draw(machine: "ParametricMachine", path: Path) -> None:
 
     from machgraph import draw
 
+    suffix = path.suffix.lower()
+    if suffix in GRAPHS:
+        path.write_text(getattr(draw, GRAPHS[suffix])(machine), encoding="utf-8")
+        return
     figure = Figure(facecolor="white")
     kinds = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in kinds:
-        raise ValueError(f"can't write {path}: the name of a picture ends in one of {', '.join(sorted(kinds))}")
+    if suffix[1:] not in kinds:
+        known = ", ".join(sorted([*kinds, *(name[1:] for name in GRAPHS)]))
+        raise ValueError(f"can't write {path}: the name of a picture ends in one of {known}")
     pictures = [figure.add_axes((0.0, 0.0, 1.0, 1.0), label=label) for label in ("graph", "shortcuts")]
     draw.dependency_graph(machine, pictures[0])
     draw.shortcuts(machine, pictures[1])
@@ -118,7 +130,7 @@ def draw(machine: "ParametricMachine", path: Path) -> None:
         ax.set_position((0.0, bottom / height, w / width, h / height))
     figure.set_size_inches(width / 72, height / 72)
     with rc_context({"svg.hashsalt": "machgraph"}):  # the same machine gives the same file
-        figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+        figure.savefig(path, dpi=200, metadata={"Date": None} if suffix == ".svg" else None)
 
 
 def answer(

@@ -20,8 +20,10 @@ def score_text(facts: Facts, score: float | None) -> str:
     )
 
 
-def headline(facts: Facts, rows: Sequence[Row]) -> str:
+def headline(facts: Facts, rows: Sequence[Row], best: Record | None) -> str:
     """What the search came to, on the held-out part."""
+    if best is None:
+        return "No trial has ended well so far: below is what became of each."
     winner = next((row for row in rows if row.trial is not None), None)
     if winner is not None and facts.objective:
         return f"The best network found has {facts.objective} {score_text(facts, winner.score)}."
@@ -50,6 +52,13 @@ def cards(facts: Facts, rows: Sequence[Row], best: Record | None) -> list[dict[s
     rivals = [row for row in rows if row.trial is None]
     figures += [(f"{r.name[:1].upper()}{r.name[1:]}, test", r.test_score, _gap(facts, winner, r)) for r in rivals]
     return [{"title": title, "number": score_text(facts, score), "note": note} for title, score, note in figures]
+
+
+def loss_name(settings: Settings, facts: Facts) -> str:
+    """What is small where a trial is good: of an objective of one's own that is to be large, its negative."""
+    if not facts.objective:
+        return "validation loss"
+    return f"minus {facts.objective}" if facts.objective in settings.maximize else facts.objective
 
 
 def _gap(facts: Facts, winner: Row, row: Row) -> str:

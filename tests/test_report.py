@@ -19,13 +19,15 @@ from optuna.trial import create_trial
 import machgraph as mg
 from machgraph.partition import shortcut_mask
 from search import report, wording
-from search.diagrams import Scale, block_diagram, loss_scale, machine_diagram, pages
+from search.colours import STATUSES
+from search.diagrams import block_diagram, machine_diagram, pages
 from search.machine import build
 from search.numbers import grouped
 from search.one_of import OneOf
 from search.point import Point, canonical, key
 from search.recipe import Recipe
 from search.run import BEST, Facts, Record, Row, Settings, write_leaderboard, write_run
+from search.scales import Scale, loss_scale
 from search.shape import Shape
 from search.space import Space
 from search.store import Generation, Store
@@ -141,6 +143,10 @@ class Parsed(HTMLParser):
         return json.loads(block, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
+def unpacked(text: str) -> list[bool]:
+    return [bool(int(digit, 16) >> k & 1) for digit in text for k in range(4)]
+
+
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -150,7 +156,7 @@ def test_it_is_written_into_the_folder_of_a_run_and_again_the_same(tmp_path):
     first = {file.name: file.read_bytes() for file in [path, *(folder / "pictures").iterdir()]}
     assert set(first) == {
         "report.html", "winner-graph.svg", "winner-graph.png", "winner-shortcuts.svg", "winner-shortcuts.png",
-        "history.svg",
+        "history.svg", "front.svg",
     }  # fmt: skip
     assert shlex.join(["machgraph", "resume", str(folder)]) in " ".join(Parsed(path.read_text()).texts)
     report.write(folder)
@@ -169,11 +175,15 @@ def test_every_trial_is_in_the_data_as_it_was_recorded():
         assert trial["loss"] == (None if math.isnan(record.loss) else pytest.approx(record.loss, rel=1e-5))
         assert trial["parameters"] == record.canonical.parameters(run.facts.shape)
         assert trial["widths"] == [12, *record.canonical.widths, 3]
-        mask = np.zeros((len(trial["widths"]),) * 2, dtype=bool)
-        for source, target in trial["edges"]:
-            mask[target, source] = True
-        assert (mask == record.canonical.mask).all()
-    assert {record.status for record in run.records} == set(data["statuses"]), "the made-up run has every status"
+        edges = iter(unpacked(trial["edges"]))
+        mask = [
+            [j < i and next(edges, False) for j in range(len(trial["widths"]))] for i in range(len(trial["widths"]))
+        ]
+        assert mask == record.canonical.mask.tolist()
+        assert trial["past"] == ""
+    assert {record.status for record in run.records} == set(data["statuses"]) == set(STATUSES), (
+        "the made-up run has every status"
+    )
     assert data["winner"] == run.rows[0].trial
 
 
@@ -191,7 +201,8 @@ def test_regression_is_told_in_its_own_words():
     run = made_up(task="regression")
     text = " ".join(Parsed(run.page()).texts)
     assert "an R² of 0.9712 on the held-out rows" in text
-    assert "%" not in text
+    assert "accuracy" not in text
+    assert "answers" not in text
     assert Parsed(run.page()).data["score"] == "R²"
 
 
@@ -278,13 +289,73 @@ def test_a_run_that_has_not_ended_is_reported_as_such():
     assert "machgraph resume 'runs/made up'" in text
 
 
-def test_a_run_without_a_network_is_refused_with_what_to_do(tmp_path):
-    folder = saved(made_up(3), tmp_path / "run")
+def test_a_run_without_a_trial_or_without_its_machine_is_refused_with_what_to_do(tmp_path):
+    folder = saved(replace(made_up(3), records=[]), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"no trial of .*run has ended yet: go on with machgraph resume"):
+        report.write(folder)
+    folder = saved(made_up(3), tmp_path / "other")
     (folder / BEST).unlink()
-    with pytest.raises(ValueError, match=r"has no best.machgraph yet: .*machgraph resume"):
+    with pytest.raises(FileNotFoundError, match=r"other has lost its best.machgraph: put it back"):
         report.write(folder)
     with pytest.raises(FileNotFoundError, match="no run is in"):
         report.write(tmp_path / "nothing")
+
+
+def test_a_run_of_which_no_trial_ended_well_is_reported_as_such(tmp_path):
+    run = made_up(12)
+    lost = {"status": "diverged", "loss": math.nan, "score": math.nan, "duplicate_of": None}
+    records = [replace(record, **lost) for record in run.records]
+    folder = saved(replace(run, records=records, rows=[]), tmp_path / "run")
+    (folder / BEST).unlink()
+    page = Parsed(report.write(folder).read_text())
+    text = " ".join(" ".join(page.texts).split())
+    for said in (
+        "No trial has ended well so far: below is what became of each.",
+        "Not written yet: no trial has ended well.",
+        "No trial has ended well, so there is nothing to compare.",
+        "this search has 0",
+    ):
+        assert said in text
+    assert len(page.data["trials"]) == 12
+    targets = {a["href"] for tag, a in page.elements if tag == "a" and a.get("href", "").startswith("#")}
+    assert targets <= {f"#{a['id']}" for _, a in page.elements if "id" in a}, "no link to a section that is not there"
+    assert "#network" not in targets
+
+
+def test_one_trial_alone_is_reported(tmp_path):
+    run = made_up(1)
+    page = Parsed(report.write(saved(replace(run, rows=run.rows[:1]), tmp_path / "run")).read_text())
+    text = " ".join(" ".join(page.texts).split())
+    assert "found in trial 0 of 1." in text
+    assert "Named: the only one." in text
+    assert "Of 1 network, 1 on the front" in text
+
+
+def test_two_thousand_trials_are_less_than_three_megabytes():
+    few = made_up(40)
+    records = [replace(few.records[i % 40], number=i) for i in range(2000)]
+    page = replace(few, records=records).page()
+    assert len(page.encode()) < 1_000_000
+    assert len(Parsed(page).data["trials"]) == 2000
+
+
+def test_a_network_of_sixty_blocks_is_shown_as_columns():
+    rng = np.random.default_rng(0)
+    masks = {
+        share: np.tri(60, k=-1, dtype=bool) & ((rng.random((60, 60)) < share) | np.eye(60, k=-1, dtype=bool))
+        for share in (0.1, 1.0)
+    }
+    for mask in masks.values():
+        machine = mg.DenseMachine((12, *(4,) * 58, 3), shortcuts=mask)
+        page = replace(made_up(), machine=machine).page()
+        assert len(page) < 2_000_000
+        parsed = Parsed(page)
+        boxes = [a for _, a in parsed.elements if a.get("class") == "box"]
+        assert len(boxes) == 60 + 119, "each block and each machine once"
+        lines = [
+            a for _, a in parsed.elements if (a.get("class") or "").startswith("line ") or a.get("class") == "line"
+        ]
+        assert len(lines) == mask.sum() + machine.architecture.graph.number_of_edges()
 
 
 def test_the_command_gives_the_same_settings_again():
