@@ -11,11 +11,14 @@ random, plain, scikit-learn : the rivals of the first search; see the footnotes 
 ``±`` is the standard deviation over the seeds; p is of Wilcoxon's signed rank test of the winner against each, two
 sides, paired by seed.
 
-    python -m experiments.quality                      all, about an hour and a half
+    python -m experiments.quality                      all, about an hour
     python -m experiments.quality diabetes --seeds 3   some
+
+What ``quality.csv`` holds already is not searched again, so it can be interrupted at any time; remove it to begin anew.
 """
 
 import argparse
+import csv
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,15 +29,18 @@ from typing import Any
 import numpy as np
 
 from experiments.results import FOLDER, write
+from search.cli import SECONDS
 from search.data import dataset, load
 from search.defaults import default_folds, default_recipe, space_for
 from search.one_of import OneOf
 from search.parts import Dataset
 from search.record import Row, Settings
+from search.run import write_csv
 
-DATA = ("digits", "digits, dense", "breast_cancer", "diabetes", "sunspots")
-SECONDS = 60.0  # of searching, a third of what a search may take in all
+DATA = {"digits": 10, "digits, dense": 10, "breast_cancer": 10, "diabetes": 10, "sunspots": 5}  # seeds of each
 STRATEGY = "evolution"
+COLUMNS = ("data", "seed", "name", "score")
+Known = dict[tuple[str, int], dict[str, float]]  # scores by name, of a data set and a seed
 
 
 def data(name: str, seed: int) -> Dataset:
@@ -84,28 +90,55 @@ def scores_of(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, float]:
 
 
 def main(
-    *, datasets: Sequence[str] = DATA, seeds: Sequence[int] = range(10), seconds: float = SECONDS
+    *, datasets: Mapping[str, int] = DATA, seconds: float = SECONDS, path: Path = FOLDER / "quality.csv"
 ) -> dict[str, Any]:
-    """Scores of every search, means, and p-values."""
-    results: dict[str, Any] = {}
-    for name in datasets:
-        runs: list[dict[str, Any]] = []
-        for seed in seeds:
+    """Scores of every search, means, and p-values.
+
+    Parameters
+    ----------
+    datasets : how many seeds of each.
+    seconds : of each search, not counting its end: as the command line has it when no limit is given.
+    path : of the scores that are known already, which those that are found are added to.
+    """
+    known = read(path)
+    for name, seeds in datasets.items():
+        for seed in range(seeds):
+            if (name, seed) in known:
+                continue
             began = perf_counter()
             rows = searched(name, seed, STRATEGY, seconds)
-            took = perf_counter() - began
+            took = round(perf_counter() - began, 1)
             others = searched(name, seed, "random", seconds)
-            runs.append({"seed": seed, "seconds": round(took, 1), **scores_of(rows, others)})
-            print(name, {k: round(v, 4) for k, v in runs[-1].items()}, flush=True)
-        results[name] = {"runs": runs, "summary": summary(runs)}
+            known[name, seed] = {"seconds": took, **scores_of(rows, others)}
+            write_csv(path, [dict(zip(COLUMNS, line, strict=True)) for line in lines(known)])
+            print(name, seed, {k: round(v, 4) for k, v in known[name, seed].items()}, flush=True)
+    results: dict[str, Any] = {"seconds": seconds}
+    for name, seeds in datasets.items():
+        runs = [known[name, seed] for seed in range(seeds)]
+        results[name] = {"slowest": max(run["seconds"] for run in runs), "summary": summary(runs)}
     return results
+
+
+def read(path: Path) -> Known:
+    """The scores in the file; none if there is none."""
+    known: Known = {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                known.setdefault((line["data"], int(line["seed"])), {})[line["name"]] = float(line["score"])
+    return known
+
+
+def lines(known: Known) -> list[tuple[str, int, str, float]]:
+    """A line for each score."""
+    return [(*of, name, round(score, 6)) for of, scores in known.items() for name, score in scores.items()]
 
 
 def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
     """Mean, standard deviation and the p-value against the winner, by name."""
     from scipy.stats import wilcoxon
 
-    names = [name for name in runs[0] if name not in ("seed", "seconds") and all(name in run for run in runs)]
+    names = [name for name in runs[0] if name != "seconds" and all(name in run for run in runs)]
     winner = np.array([run["winner"] for run in runs])
     told: dict[str, dict[str, float | None]] = {}
     for name in names:
@@ -115,30 +148,33 @@ def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | 
     return told
 
 
-def table(results: Mapping[str, Any]) -> str:
+def table(results: Mapping[str, Any], datasets: Mapping[str, int]) -> str:
     """The means as lines of text."""
-    lines = []
-    for name, result in results.items():
-        lines.append(f"{name}, {len(result['runs'])} splits")
-        for rival, figures in result["summary"].items():
+    told = []
+    for name, seeds in datasets.items():
+        told.append(f"{name}, {seeds} seeds, at most {results[name]['slowest']:.0f} s a search")
+        for rival, figures in results[name]["summary"].items():
             sd = "" if figures["sd"] is None else f" ± {figures['sd']:.4f}"
             p = "" if figures["p"] is None else f"  p = {figures['p']:.3f}"
-            lines.append(f"  {rival:24} {figures['mean']:.4f}{sd}{p}")
-    return "\n".join(lines)
+            told.append(f"  {rival:24} {figures['mean']:.4f}{sd}{p}")
+    return "\n".join(told)
 
 
 if __name__ == "__main__":
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("datasets", nargs="*", default=DATA, help=f"some of {', '.join(DATA)}")
-    parser.add_argument("--seeds", type=int, default=10, help="splits, from seed 0 on")
+    parser.add_argument("datasets", nargs="*", default=list(DATA), help=f"some of {', '.join(DATA)}")
+    parser.add_argument("--seeds", type=int, help="splits of each, from seed 0 on")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each search")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of quality.csv and quality.json")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    found = main(datasets=chosen.datasets, seeds=range(chosen.seeds), seconds=chosen.seconds)
-    print(table(found))
-    if tuple(chosen.datasets) == DATA and chosen.seeds == 10:
-        print(write("quality", "python -m experiments.quality", found))
+    wanted = {name: DATA[name] if chosen.seeds is None else chosen.seeds for name in chosen.datasets}
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    found = main(datasets=wanted, seconds=chosen.seconds, path=chosen.out / "quality.csv")
+    print(table(found, wanted))
+    if wanted == DATA:
+        print(write("quality", "python -m experiments.quality", found, chosen.out))
     else:
-        print(f"a part alone: {FOLDER}/quality.json stays as it was")
+        print(f"a part alone: {chosen.out}/quality.json stays as it was")

@@ -56,7 +56,8 @@ def descended(point, dataset, recipe, seed):
     total = recipe.epochs * steps
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate(step / total))
     for epoch in range(recipe.epochs):
-        shuffled = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(y)))[: steps * point.batch_size]
+        order = np.random.default_rng((seed, epoch)).permutation(len(y))
+        shuffled = torch.from_numpy(order[: steps * point.batch_size])
         for batch in shuffled.split(point.batch_size):
             outputs = answers(machine, x[batch], dataset.shape)
             loss = torch.nn.functional.cross_entropy(outputs, y[batch], label_smoothing=recipe.label_smoothing)
