@@ -157,7 +157,9 @@ def load(
     """
     name = os.fspath(source)
     if name in SERIES or lags is not None:
-        _check(lags or SERIES[name][2], time, exogenous, task, image, held_out)
+        if name in BUNDLED and name not in SERIES:
+            raise ValueError(f"got lags={lags} beside '{name}', which is no series: leave them out")
+        _check(SERIES[name][2] if lags is None else lags, time, exogenous, task, image, held_out)
         options: Any = {} if time is None else {"time": time}
         return load_series(
             source, target, lags=lags, exogenous=exogenous,

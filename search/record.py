@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
 
+from search.loading import Loading
 from search.objectives import refuse_unknown
 from search.one_of import AnySpace, OneOf
 from search.point import Point
@@ -19,7 +20,7 @@ class Settings:
 
     Parameters
     ----------
-    source, target, task : what ``search.data.load`` is given.
+    source, target, task : what ``search.data.load`` is given; of data that are given from Python, any name.
     seed : of the split, the proposals, the initial weights and the batches.
     strategy : of ``search.suggest.sampler``.
     trials, seconds : the search ends after so many trials, or when the next generation would take it past so many
@@ -35,6 +36,7 @@ class Settings:
     maximize : which of the objectives are to be large instead; of values that a function of one's own gives.
     constraints : of measures, the most that each may be; a point that has more is not trained.
     threads : of torch; results are the same only for the same number.
+    loading : what else the data are loaded with.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class Settings:
     maximize: tuple[str, ...] = ()
     constraints: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
+    loading: Loading = field(default_factory=Loading)
 
     def __post_init__(self) -> None:
         if self.trials is None and self.seconds is None:
@@ -91,7 +94,11 @@ class Settings:
     def from_dict(cls, record: Mapping[str, Any]) -> "Settings":
         """The settings that ``to_dict`` wrote; ValueError: a name that settings do not have."""
         record = known(cls, record)
-        parts = {"space": read_space(record["space"]), "recipe": Recipe(**known(Recipe, record["recipe"]))}
+        parts = {
+            "space": read_space(record["space"]),
+            "recipe": Recipe(**known(Recipe, record["recipe"])),
+            "loading": Loading(**known(Loading, record.get("loading", {}))),
+        }
         return cls(**{**record, **parts})
 
 

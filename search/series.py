@@ -49,7 +49,8 @@ def load_series(
         answer, time, usual = SERIES[name]
         if target not in (None, answer):
             raise ValueError(f"'{name}' brings its own target, '{answer}': leave out --target {target}")
-        return from_series(_sunspots(), answer, name=name, **{"lags": lags or usual, "time": time, **options})
+        lags = usual if lags is None else lags
+        return from_series(_sunspots(), answer, name=name, **{"lags": lags, "time": time, **options})
     frame, told = read(source)
     if target is None or lags is None:
         raise ValueError(

@@ -4,11 +4,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from search.data import Dataset, load
+from search.data import Dataset
 from search.driver import Event as Event
 from search.driver import Listener, go_on, start
 from search.driver import Result as Result
-from search.facts import facts_of, fingerprint
+from search.facts import Facts, facts_of, fingerprint
+from search.final import folds_of
+from search.loading import dataset_of, is_loadable
 from search.objectives import refuse_impossible, refuse_unknown
 from search.one_of import transforms
 from search.run import Settings, read_facts, read_settings, refuse_used
@@ -25,7 +27,7 @@ def run(
     Parameters
     ----------
     settings : what is searched, how, and for how long.
-    dataset : ``load(settings.source, settings.target, settings.seed, task=settings.task)``.
+    dataset : ``search.loading.dataset_of(settings)``; or one of your own, which is then also needed to go on.
     folder : that does not exist, or is empty.
     on_event : told of every step, in the same thread.
 
@@ -37,20 +39,27 @@ def run(
     """
     folder = Path(folder)
     refuse_used(folder)
+    refuse_unfit(settings, dataset)
+    facts = facts_of(dataset, settings)
+    return start(settings, facts, OnData(settings, facts, dataset, folder), folder, on_event)
+
+
+def refuse_unfit(settings: Settings, dataset: Dataset) -> None:
+    """ValueError: the settings do not fit the data, each in a sentence of its own."""
     refuse_unknown(settings.objectives, "objective", ("loss",))
     refuse_impossible(settings.space, dataset.shape, settings.constraints, settings.seed)
+    folds_of(dataset, settings)
     if settings.strategy == DIFFERENTIABLE:
         gateable(settings.space)
     for name in transforms(settings.space) - {GIVEN}:
         dataset.transformed(name)  # refuses what it can't do
-    facts = facts_of(dataset, settings)
-    return start(settings, facts, OnData(settings, facts, dataset, folder), folder, on_event)
 
 
 def resume(
     folder: str | os.PathLike[str],
     on_event: Listener = lambda event: None,
     *,
+    dataset: Dataset | None = None,
     trials: int | None = None,
     seconds: float | None = None,
 ) -> Result:
@@ -60,13 +69,14 @@ def resume(
     ----------
     folder : of the run.
     on_event : told of every step, in the same thread.
+    dataset : the one that the search was begun with, where it can't be loaded again by the settings.
     trials, seconds : how many more, from now on, in place of the limits that the search was begun with.
 
     Raises
     ------
     FileNotFoundError : no run is there, or its data are gone.
-    ValueError : ``trials`` or ``seconds`` is not positive, the data have changed, or this version proposes other trials
-        than the one that began the search.
+    ValueError : ``trials`` or ``seconds`` is not positive, the data are others or must be given, or this version
+        proposes other trials than the one that began the search.
     BlockingIOError : another process searches there.
     OSError : the folder can't be written, or the disk is full; finished generations are kept.
     """
@@ -75,7 +85,26 @@ def resume(
     more = trials is not None or seconds is not None
     if more:
         settings = replace(settings, trials=trials, seconds=seconds)  # refuses what is not positive
-    dataset = load(settings.source, settings.target, settings.seed, task=settings.task)  # type: ignore[arg-type]
-    if fingerprint(dataset) != facts.fingerprint:
-        raise ValueError(f"{settings.source} has changed since {folder} was begun: put it back, or start a new search")
+    dataset = _same(settings, facts, folder, dataset)
     return go_on(settings, facts, OnData(settings, facts, dataset, folder), folder, on_event, more=more)
+
+
+def _same(settings: Settings, facts: Facts, folder: Path, given: Dataset | None) -> Dataset:
+    """The data set that the search was begun with, given or loaded again."""
+    if facts.objective:
+        raise ValueError(
+            f"{folder} was begun by search.optimize with the objective {settings.source}: go on with it there, "
+            f"by optimize(..., out={str(folder)!r}, resume=True)"
+        )
+    if given is None and not is_loadable(settings.source):
+        raise ValueError(
+            f"the data of {folder} were given from Python: go on with it there, "
+            f"by search.study.resume({str(folder)!r}, dataset=...)"
+        )
+    dataset = dataset_of(settings) if given is None else given
+    if fingerprint(dataset) == facts.fingerprint:
+        return dataset
+    if given is not None:
+        raise ValueError(f"got other data than {folder} was begun with: give the same, split by the same seed")
+    files = " or ".join(name for name in (settings.source, settings.loading.held_out) if name)
+    raise ValueError(f"{files} has changed since {folder} was begun: put it back, or start a new search")
