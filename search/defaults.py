@@ -5,6 +5,7 @@ from typing import Any
 
 from search.one_of import AnySpace, OneOf
 from search.parts import Dataset
+from search.point import Kind
 from search.recipe import Recipe, rungs_of
 from search.shape import Shape
 from search.space import Space
@@ -20,8 +21,12 @@ def space_for(dataset: Dataset) -> AnySpace:
     >>> space_for(load("sunspots")).spaces[0].transforms, space_for(load("diabetes")).transforms
     (('given', 'yeo-johnson'), ('given',))
     """
-    others = () if dataset.classes else suitable(dataset.values(dataset.train))
-    return default_space(dataset.shape, len(dataset.train), (GIVEN, *others))
+    return default_space(dataset.shape, len(dataset.train), transforms_for(dataset))
+
+
+def transforms_for(dataset: Dataset) -> tuple[str, ...]:
+    """Of the answers, those to choose from: the data set's own, and others where they are worth a try."""
+    return (GIVEN, *(() if dataset.classes else suitable(dataset.values(dataset.train))))
 
 
 def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (GIVEN,)) -> AnySpace:
@@ -54,38 +59,61 @@ def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (G
     >>> default_space(Shape(11, 1, (1, 11)), 240).of("recurrence").lags
     (1, 2)
     """
+    kinds: tuple[Kind, ...] = ("dense",)
+    if shape.size:
+        kinds = ("dense", "recurrence" if len(shape.size) == 1 else "convolution")
+    spaces = [space_of_kind(kind, shape, n_samples, transforms) for kind in kinds]
+    return spaces[0] if len(spaces) == 1 else OneOf(tuple(spaces))
+
+
+def space_of_kind(kind: Kind, shape: Shape, n_samples: int, transforms: tuple[str, ...] = (GIVEN,)) -> Space:
+    """The space of one kind of machine for data of this size; `default_space` has the kinds that suit the data.
+
+    Raises
+    ------
+    ValueError : data that machines of this kind can't read.
+
+    Examples
+    --------
+    >>> space_of_kind("convolution", Shape(11, 1, (1, 11)), 240).kernels
+    (3,)
+    >>> space_of_kind("recurrence", Shape(10, 1), 240)
+    Traceback (most recent call last):
+    ValueError: got a space of kind 'recurrence' for a table: it reads series, so load the data with lags
+    """
     if n_samples < 1:
         raise ValueError(f"got n_samples={n_samples!r}: it must be at least 1")
+    axes = len(shape.size)
+    data = {0: "a table", 1: "a series"}.get(axes, f"an image of {axes} axes")
+    if kind == "convolution" and not axes:
+        raise ValueError(
+            f"got a space of kind 'convolution' for {data}: it reads images and series, so load the data with an image "
+            "or lags"
+        )
+    if kind == "recurrence" and axes != 1:
+        raise ValueError(f"got a space of kind 'recurrence' for {data}: it reads series, so load the data with lags")
     wish = max(1 + round(math.log2(n_samples) / 2), math.ceil(math.log2(shape.outputs)))
     most = min(7, math.floor(18 - math.log2(shape.inputs)))
     middle = 2 ** max(4, min(wish, most))
     decay = min(max(0.03, 400 / n_samples), 3.0)
+    decays = (decay, 3 * decay) if kind == "dense" else (decay / 3, decay)
     training: dict[str, Any] = {
         "activations": ("relu",),
         "max_blocks": 4 if n_samples >= FEW else 2,
-        "learning_rates": (2e-3, 4e-3, 8e-3),
+        "learning_rates": (4e-3, 8e-3, 1.6e-2) if axes == 1 else (2e-3, 4e-3, 8e-3),
+        "weight_decays": _rounded(*(decays if axes != 1 else (decay / 10, decay / 3))),
         "batch_sizes": (_batch_size(n_samples),),
         "transforms": transforms,
     }
-    widths = (middle // 2, middle, 2 * middle)
-    if len(shape.size) == 1:
-        training |= {"learning_rates": (4e-3, 8e-3, 1.6e-2), "weight_decays": _rounded(decay / 10, decay / 3)}
-        recurrence = {"widths": (8, 16), "activations": ("tanh", "relu"), "max_blocks": 3, "lags": (1, 2)}
-        return OneOf((Space(widths=widths, **training), Space(kind="recurrence", **{**training, **recurrence})))
-    dense = Space(widths=widths, weight_decays=_rounded(decay, 3 * decay), **training)
-    if not shape.size:
-        return dense
+    if kind == "dense":
+        return Space(widths=(middle // 2, middle, 2 * middle), **training)
+    if kind == "recurrence":
+        training |= {"activations": ("tanh", "relu"), "max_blocks": 3}
+        return Space(kind="recurrence", widths=(8, 16), lags=(1, 2), **training)
     halvings = max(0, math.floor(math.log2(min(shape.size))) - 1)  # to two pixels or three
-    convolution = Space(
-        widths=(16, 24, 32),
-        weight_decays=_rounded(decay / 3, decay),
-        kind="convolution",
-        kernels=(3,),
-        max_scale=halvings,
-        heads=(halvings,),
-        **training,
+    return Space(
+        kind="convolution", widths=(16, 24, 32), kernels=(3,), max_scale=halvings, heads=(halvings,), **training
     )
-    return OneOf((dense, convolution))
 
 
 def default_recipe(n_samples: int) -> Recipe:

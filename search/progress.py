@@ -29,9 +29,9 @@ BLOCKS = 16  # nor are the widths of a network's blocks, which go on in the next
 LABEL = "cyan"
 
 
-def terminal() -> Console:
-    """The standard output, at most 80 columns wide; numbers are not coloured."""
-    console = Console(highlight=False)
+def terminal(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """The standard output, or that of errors, at most 80 columns wide; numbers are not coloured. Quiet: nothing."""
+    console = Console(highlight=False, stderr=stderr, quiet=quiet)
     console.width = min(console.width, WIDTH)
     return console
 
@@ -61,9 +61,25 @@ def heading(settings: Settings, facts: Facts, note: str = "") -> Table:
                 f"{settings.strategy}, {' or '.join(limits)}, {settings.population} candidates at a time, "
                 f"seed {settings.seed}",
             ),
-            *[("", note)] * bool(note),
+            *[("", wish) for wish in (_limited(settings), _trained(settings), note) if wish],
         ]
     )
+
+
+def _limited(settings: Settings) -> str:
+    """What is made small beside the loss, and the constraints."""
+    large = [f"large: {', '.join(settings.maximize)}"] if settings.maximize else []
+    names = ", ".join(name for name in settings.objectives if name not in settings.maximize)
+    small = [f"small: {names}"] if names not in ("loss", "") else []
+    return "; ".join([*small, *large, *(f"{name} at most {most:,.10g}" for name, most in settings.constraints.items())])
+
+
+def _trained(settings: Settings) -> str:
+    """How long a candidate is trained."""
+    recipe = settings.recipe
+    halved = f", halved after {', '.join(map(str, recipe.rungs))}" if recipe.rungs else ""
+    folds = f", on {counted(settings.folds, 'fold')}" if settings.folds > 1 else ""
+    return f"each trained for {counted(recipe.epochs, 'epoch')}{halved}{folds}"
 
 
 @contextmanager
@@ -256,13 +272,13 @@ def _counted(facts: Facts) -> str:
 def _hidden(space: Space) -> str:
     """How many hidden blocks a point has.
 
-    >>> _hidden(Space(4)), _hidden(Space(4, min_blocks=2)), _hidden(Space(1, min_blocks=1))
-    ('up to 4 hidden blocks', '2 to 4 hidden blocks', '1 hidden block')
+    >>> _hidden(Space(4)), _hidden(Space(4, min_blocks=2)), _hidden(Space(1, min_blocks=1)), _hidden(Space(1))
+    ('up to 4 hidden blocks', '2 to 4 hidden blocks', '1 hidden block', 'up to 1 hidden block')
     """
+    most = counted(space.max_blocks, "hidden block")
     if space.min_blocks == space.max_blocks:
-        return counted(space.max_blocks, "hidden block")
-    fewest = f"{space.min_blocks} to" if space.min_blocks else "up to"
-    return f"{fewest} {space.max_blocks} hidden blocks"
+        return most
+    return f"{space.min_blocks} to {most}" if space.min_blocks else f"up to {most}"
 
 
 def _either(choices: Sequence[object]) -> str:

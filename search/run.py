@@ -1,6 +1,7 @@
 """The folder of a run: what was asked for, what was found, and how both are read back.
 
-``run.json`` holds the settings and what is known of the data; ``study.db`` every finished trial, the one source of
+``run.json`` holds the settings and what is known of the data; ``search.toml`` the settings again, for
+``machgraph search --config``, if the data can be loaded anew; ``study.db`` every finished trial, the one source of
 truth; ``ledger.csv`` and ``leaderboard.csv`` are written from it for people and other programs.
 """
 
@@ -15,6 +16,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from search.config import is_written, to_toml
 from search.facts import Facts as Facts
 from search.objectives import fronts
 from search.point import Point, hyperparameters
@@ -25,6 +27,7 @@ from search.record import known
 from search.shape import Shape
 
 FIGURES = ("loss", "score", "test_loss", "test_score", "loss_sd", "test_sd")  # of a row that may have none of it
+CONFIG = "search.toml"
 RUN, STUDY, LEDGER, BEST, LEADERBOARD = "run.json", "study.db", "ledger.csv", "best.machgraph", "leaderboard.csv"
 ENSEMBLE = "ensemble"  # the folder of the finalists, best first
 
@@ -52,6 +55,8 @@ def refuse_used(folder: Path) -> None:
         )
     if folder.exists() and (not folder.is_dir() or any(not path.name.startswith("lock") for path in folder.iterdir())):
         raise ValueError(f"{folder} is there already and is no run: give another folder with --out")
+    if (above := next(path for path in (folder, *folder.parents) if path.exists())) and not above.is_dir():
+        raise ValueError(f"can't make the folder {folder}: {above} is a file; choose another with --out")
 
 
 def read_settings(folder: str | os.PathLike[str]) -> Settings:
@@ -75,9 +80,11 @@ def read_facts(folder: str | os.PathLike[str]) -> Facts:
 
 
 def write_run(folder: str | os.PathLike[str], settings: Settings, facts: Facts) -> None:
-    """Write ``run.json``."""
+    """Write ``run.json``, and ``search.toml`` of data that can be loaded again."""
     content = {"settings": settings.to_dict(), "facts": asdict(facts)}
     replace_text(Path(folder, RUN), json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    if is_written(settings):
+        replace_text(Path(folder, CONFIG), to_toml(settings))
 
 
 def read_records(folder: str | os.PathLike[str]) -> list[Record]:

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from search.config import is_written
 from search.numbers import counted, grouped, loss_text, time_text
-from search.run import Facts, Record, Row, Settings, resuming
+from search.run import CONFIG, Facts, Record, Row, Settings, resuming
 
 
 def score_text(facts: Facts, score: float | None) -> str:
@@ -104,30 +105,22 @@ def commands(settings: Settings, folder: Path) -> dict[str, str]:
         again = f"optimize({settings.source.partition(':')[2]}, space, shape, out={str(folder)!r}"
         note = f"The objective is {settings.source}. All settings are in run.json."
         return {"search": f"{again})", "resume": f"{again}, resume=True)", "note": note}
-    flags = {
-        "--target": settings.target,
-        "--task": settings.task,
-        "--trials": settings.trials,
-        "--time": None if settings.seconds is None else f"{settings.seconds:g}",
-        "--seed": settings.seed,
-        "--strategy": settings.strategy,
-        "--population": settings.population,
-    }
-    words = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]
     note = "Results repeat exactly on the same machine, with the same versions and number of threads."
     if settings.seconds is not None:
         note += " A search that ends by time may get further, or less far, on another day."
-    return {
-        "search": shlex.join(["machgraph", "search", settings.source, *words]),
-        "resume": resuming(folder),
-        "note": f"{note} All settings are in run.json.",
-    }
+    again = shlex.join(["machgraph", "search", "--config", str(folder / CONFIG)])
+    if not is_written(settings):
+        again = f"study.run(settings, dataset, {str(folder)!r})"
+        note = f"It was begun from Python, with {settings.source}. {note}"
+    return {"search": again, "resume": resuming(folder), "note": f"{note} All settings are in run.json."}
 
 
 def tables(settings: Settings, facts: Facts) -> list[tuple[str, list[tuple[str, str]]]]:
     """Settings and versions, by title."""
     content = asdict(settings)
-    space, recipe = content.pop("space"), content.pop("recipe")
+    space, recipe, loading = (content.pop(name) for name in ("space", "recipe", "loading"))
+    if not facts.objective:  # "time" is the column that tells it
+        content |= {"time column" if name == "time" else name: value for name, value in loading.items()}
     return [
         ("Settings", _said(content)),
         *(

@@ -18,7 +18,7 @@ from optuna.trial import create_trial
 
 import machgraph as mg
 from machgraph.partition import shortcut_mask
-from search import report, wording
+from search import config, report, wording
 from search.colours import STATUSES
 from search.diagrams import block_diagram, machine_diagram, pages
 from search.machine import build
@@ -358,15 +358,27 @@ def test_a_network_of_sixty_blocks_is_shown_as_columns():
         assert len(lines) == mask.sum() + machine.architecture.graph.number_of_edges()
 
 
-def test_the_command_gives_the_same_settings_again():
-    settings = replace(made_up(name="my data.csv").settings, target="the $price", task="regression", seconds=90.0)
-    words = shlex.split(wording.commands(settings, Path("runs/x"))["search"])
-    assert words[:3] == ["machgraph", "search", "my data.csv"]
-    flags = dict(zip(words[3::2], words[4::2], strict=True))
-    assert flags == {
-        "--target": "the $price", "--task": "regression", "--trials": "40", "--time": "90",
-        "--seed": "3", "--strategy": "evolution", "--population": "8",
-    }  # fmt: skip
+def test_the_command_gives_the_same_settings_again(tmp_path):
+    found = made_up(name="my data.csv")
+    settings = replace(found.settings, target="the $price", task="regression", seconds=90.0)
+    folder = tmp_path / "a run"
+    folder.mkdir()
+    write_run(folder, settings, found.facts)
+    *command, file = shlex.split(wording.commands(settings, folder)["search"])
+    assert command == ["machgraph", "search", "--config"]
+    asked = config.read(file)
+    again = config.wished(asked)
+    path = str(Path.cwd() / "my data.csv")
+    assert replace(again, space=settings.space, recipe=settings.recipe) == replace(settings, source=path)
+    assert config.space_from_toml(Path(file).read_text()) == settings.space
+    assert Recipe(**asked.recipe) == settings.recipe
+
+
+def test_data_from_python_have_no_command():
+    settings = replace(made_up().settings, source="arrays of mine")
+    said = wording.commands(settings, Path("runs/x"))
+    assert said["search"] == "study.run(settings, dataset, 'runs/x')"
+    assert said["note"].startswith("It was begun from Python, with arrays of mine.")
 
 
 # --- diagrams --------------------------------------------------------------------------------------------------------

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.loading import Loading
 from search.one_of import OneOf
 from search.point import canonical
 from search.recipe import Recipe
 from search.run import (
+    CONFIG,
     FIGURES,
     LEADERBOARD,
     LEDGER,
@@ -72,7 +74,10 @@ def text(value):
     ("settings", "facts"),
     [
         (SETTINGS, FACTS),
-        (replace(SETTINGS, space=BOTH), replace(FACTS, architectures=None)),
+        (
+            replace(SETTINGS, space=BOTH, loading=Loading("log", lags=2, exogenous=("a", "b"), test=0.3)),
+            replace(FACTS, architectures=None),
+        ),
         (replace(SETTINGS, space=CONVOLUTIONS, trials=None), replace(FACTS, shape=Shape(5, 1), classes=())),
     ],
     ids=["dense", "of several kinds", "convolutions"],
@@ -81,7 +86,7 @@ def test_settings_and_facts_come_back(tmp_path, settings, facts):
     write_run(tmp_path, settings, facts)
     assert read_settings(tmp_path) == settings
     assert read_facts(tmp_path) == facts
-    assert [path.name for path in tmp_path.iterdir()] == [RUN]
+    assert {path.name for path in tmp_path.iterdir()} == {RUN, CONFIG}
 
 
 def test_settings_of_a_run_begun_when_spaces_had_no_fewest_blocks_come_back():
