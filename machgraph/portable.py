@@ -16,7 +16,12 @@ from torch.utils import _pytree as pytree
 from machgraph.parametric import DenseMachine, ParametricMachine
 
 
-def export(machine: nn.Module, path: str | os.PathLike[str], example: Any = None) -> Path:
+def export(
+    machine: nn.Module,
+    path: str | os.PathLike[str],
+    example: Any = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
     """Write what ``machine(example)`` computes as plain operations of torch or of ONNX.
 
     The file returns what the machine does: all of machine space, whose last channels are the output. In an ONNX file
@@ -29,6 +34,8 @@ def export(machine: nn.Module, path: str | os.PathLike[str], example: Any = None
     path : ``NAME.pt2`` for ``torch.export.load(path).module()``, or ``NAME.onnx`` (needs onnxscript).
     example : the input, ``(batch, channel, *size)``; a mapping by component for an architecture; a tuple for a module
         of several inputs. The first axis of each tensor is the batch. A dense machine needs none.
+    metadata : texts to be kept in the file: ``NAME.json`` in the ``extra_files`` of ``torch.export.load``, or the
+        ``metadata_props`` of an ONNX model.
 
     Raises
     ------
@@ -60,9 +67,10 @@ def export(machine: nn.Module, path: str | os.PathLike[str], example: Any = None
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         try:
             if path.suffix == ".pt2":
-                torch.export.save(program, temporary)
+                notes = {f"{name}.json": text for name, text in (metadata or {}).items()}
+                torch.export.save(program, temporary, extra_files=notes)
             else:
-                _write_onnx(machine, program, inputs, temporary)
+                _write_onnx(machine, program, inputs, temporary, metadata or {})
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -96,7 +104,9 @@ def _program(machine: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:
         raise ValueError(f"torch.export does not accept {type(machine).__name__}: {reason}") from error
 
 
-def _write_onnx(machine: nn.Module, program: ExportedProgram, inputs: tuple[Any, ...], path: Path) -> None:
+def _write_onnx(
+    machine: nn.Module, program: ExportedProgram, inputs: tuple[Any, ...], path: Path, metadata: Mapping[str, str]
+) -> None:
     given: list[str] | None = None  # torch's own choice
     returned: list[str] | None = None
     if isinstance(machine, ParametricMachine):
@@ -109,16 +119,17 @@ def _write_onnx(machine: nn.Module, program: ExportedProgram, inputs: tuple[Any,
     level = log.level
     log.setLevel(logging.ERROR)  # it tells everyone that torchvision is not there
     try:
-        torch.onnx.export(
+        model = torch.onnx.export(
             program,
             inputs,
-            path,
             input_names=given,
             output_names=returned,
             dynamic_shapes=axes,
             dynamo=True,
-            external_data=False,
             verbose=False,
         )
+        assert model is not None  # it is, of dynamo
+        model.model.metadata_props.update(metadata)
+        model.save(path, external_data=False)
     finally:
         log.setLevel(level)

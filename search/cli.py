@@ -1,6 +1,7 @@
 """The command line. What is heavy is imported inside the commands: ``machgraph --help`` loads no torch."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,12 +9,9 @@ import typer
 from typer.exceptions import TyperException
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from search.run import Facts, Settings
-    from search.study import Event, Result
-
-SECONDS = 30.0  # of searching when no limit is given: with all the rest the command ends within a minute
+DATA, OUTPUT = "Data", "Output"  # panels of the help
 OWN = ("machgraph", "search")  # packages whose errors are sentences for the user
 BAD_INPUT = (ValueError, ImportError, OSError)
 
@@ -27,6 +25,10 @@ app = typer.Typer(
 )
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, as runs/digits.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Say nothing of how it goes; results alone.", rich_help_panel=OUTPUT)
+]
+Json = Annotated[bool, typer.Option("--json", help="The result as one JSON document.", rich_help_panel=OUTPUT)]
 Place = Annotated[Path, typer.Argument(metavar="RUN|FILE", help="Folder of a run, or a .machgraph file.")]
 
 
@@ -79,67 +81,118 @@ def options(
 @app.command()
 def search(
     data: Annotated[
-        str,
+        str | None,
         typer.Argument(metavar="DATA", help="digits, breast_cancer, diabetes, sunspots, or a CSV or Parquet file."),
-    ],
-    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What to predict; a file needs it.")] = None,
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML with all of this, and the space; flags win over it.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What to predict.", rich_help_panel=DATA)] = None,
     task: Annotated[
-        str | None, typer.Option(help="classification or regression; inferred from the target if not given.")
+        str | None, typer.Option(metavar="NAME", help="classification or regression.", rich_help_panel=DATA)
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="End after so many trials.")] = None,
+    transform: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the target: sqrt, log, yeo-johnson.", rich_help_panel=DATA)
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="SIZES", help="Columns are pixels, as 1,28,28.", rich_help_panel=DATA)
+    ] = None,
+    lags: Annotated[
+        int | None, typer.Option(metavar="N", help="A series, each step from N before it.", rich_help_panel=DATA)
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The order of a series.", rich_help_panel=DATA)
+    ] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rows for the test, not a share.", rich_help_panel=DATA)
+    ] = None,
+    trials: Annotated[int | None, typer.Option(metavar="N", help="End after so many trials.")] = None,
     time: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help=f"End after so much searching; {SECONDS:.0f} if no limit is given."),
+        float | None, typer.Option(metavar="SECONDS", help="End after so long; 30 without a limit.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed and --trials give the same result.")] = 0,
-    strategy: Annotated[str, typer.Option(metavar="NAME", help="evolution, tpe, nsga2 or random.")] = "evolution",
-    population: Annotated[int, typer.Option(help="Candidates trained together.")] = 8,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="With --trials, repeats the result; 0.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="evolution, tpe, nsga2, random, differentiable.")
+    ] = None,
+    population: Annotated[int | None, typer.Option(metavar="N", help="Candidates trained together; 8.")] = None,
+    folds: Annotated[int | None, typer.Option(metavar="N", help="Of validation; 5 if rows are few.")] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="loss; or parameters, flops ...; repeatable.")
+    ] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="As 'parameters <= 20k'; repeatable.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/NAME, or NAME-2 ... if not given.")
+        Path | None, typer.Option(metavar="DIR", help="The run; runs/NAME, or NAME-2 ...", rich_help_panel=OUTPUT)
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would be done, as TOML.", rich_help_panel=OUTPUT)
+    ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Search an architecture on DATA, compare it with rivals, and write the run's folder.
 
     Example: machgraph search iris.csv --target species --time 60
     """
-    from search.data import BUNDLED, load
-    from search.defaults import default_folds, default_recipe, space_for
+    from search.config import Config, completed, read, to_toml, wished
+    from search.data import BUNDLED
     from search.facts import facts_of
-    from search.progress import heading, terminal
-    from search.run import Settings, free_folder, refuse_used
-    from search.space import Space
-    from search.suggest import sampler
+    from search.loading import dataset_of
+    from search.progress import heading
+    from search.run import free_folder, refuse_used
+    from search.sitting import print_json, sit, told
 
-    path = Path(data)
-    folder = out or free_folder(Path("runs", data if data in BUNDLED else path.stem))
-    refuse_used(folder)
-    if task not in (None, "classification", "regression"):
-        raise ValueError(f"got --task {task}: it is classification or regression, or left out to be inferred")
-    sampler(strategy, seed=seed, space=Space())  # refuses what it does not know, before anything is read
-    source = str(path.resolve()) if data not in BUNDLED and path.exists() else data
-    dataset = load(source, target, seed, task=task)  # type: ignore[arg-type]  # it is one of the two
-    space = space_for(dataset)
-    seconds = SECONDS if trials is None and time is None else time
-    recipe = default_recipe(len(dataset.train))
-    folds = default_folds(len(dataset.train))
-    wish = Settings(source, target, task, seed, strategy, trials, seconds, population, space, recipe, folds)
+    asked = (Config() if config is None else read(config)).over(
+        {
+            "source": data, "target": target, "task": task, "transform": transform, "image": _sizes(image),
+            "lags": lags, "time": time_column, "held_out": held_out and str(held_out),
+        },
+        {
+            "trials": trials, "time": time, "seed": seed, "strategy": strategy, "population": population,
+            "folds": folds, "objectives": objective, "constraints": constraint,
+        },
+    )  # fmt: skip
+    wish = wished(asked)
+    name = wish.source if wish.source in BUNDLED else Path(wish.source).stem
+    folder = out or free_folder(Path("runs", name))
+    if not dry_run:
+        refuse_used(folder)
+    dataset = dataset_of(wish)
+    wish = completed(wish, asked, dataset)
 
     import torch
 
     from search import pace, study
 
     torch.set_num_threads(wish.threads)
-    settings = pace.paced(wish, dataset)
+    study.refuse_unfit(wish, dataset)
+    settings = wish if dry_run else pace.paced(wish, dataset)
     facts = facts_of(dataset, settings)
-    terminal().print(heading(settings, facts, pace.told(wish, settings)))
-    _searching(folder, settings, facts, lambda listen: study.run(settings, dataset, folder, listen))
+    console = told(quiet=quiet, as_json=as_json)
+    console.print(heading(settings, facts, pace.told(wish, settings)))
+    console.print()
+    if not dry_run:
+        sit(
+            folder, settings, facts, lambda listen: study.run(settings, dataset, folder, listen),
+            quiet=quiet, as_json=as_json,
+        )  # fmt: skip
+    elif as_json:
+        print_json({"folder": str(folder), "settings": settings.to_dict(), "facts": asdict(facts)})
+    else:
+        console.print("Nothing is run. What would be, as a file for --config:\n")
+        print(to_toml(settings), end="")
 
 
 @app.command()
 def resume(
     run: Run,
-    trials: Annotated[int | None, typer.Option(help="So many trials more, whatever the limits were.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="So many trials more, whatever the limits were.")
+    ] = None,
     time: Annotated[float | None, typer.Option(metavar="SECONDS", help="So much searching more.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Go on with a search that was stopped, exactly as it would have gone on; or extend one that has ended.
 
@@ -150,8 +203,12 @@ def resume(
     settings, facts = read_settings(run), read_facts(run)
 
     from search import study
+    from search.sitting import sit
 
-    _searching(run, settings, facts, lambda listen: study.resume(run, listen, trials=trials, seconds=time))
+    sit(
+        run, settings, facts, lambda listen: study.resume(run, listen, trials=trials, seconds=time),
+        quiet=quiet, as_json=as_json,
+    )  # fmt: skip
 
 
 @app.command()
@@ -197,44 +254,47 @@ def show(
 def predict(
     place: Place,
     table: Annotated[Path, typer.Argument(metavar="NEW.csv", help="A CSV or Parquet file with the same columns.")],
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="All finalists of the run answer together, not the winner alone.")
+    ] = False,
 ) -> None:
     """Answer every row of a table, as CSV on the standard output: the answer, and for classes their probabilities.
+
+    Of a series: every step that has enough before it, and the next one after the last.
 
     Example: machgraph predict runs/digits new.csv > answers.csv
     """
     from search.show import answer
 
-    answer(place, table, sys.stdout)
+    answer(place, table, sys.stdout, ensemble=ensemble)
 
 
-def _searching(
-    folder: Path, settings: "Settings", facts: "Facts", search: "Callable[[Callable[[Event], None]], Result]"
+@app.command()
+def export(
+    place: Place,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Ends in .pt2, .onnx or .machgraph; best.pt2 if not given.")
+    ] = None,
 ) -> None:
-    """Search before the user's eyes, then write and say what was found."""
-    import optuna
-    import torch
+    """Write the best machine as a program that runs without machgraph.
 
-    from search import progress
-    from search.report import write
+    From the features of rows to what predict says of them; how features are made of columns is in the file as JSON.
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    torch.set_num_threads(settings.threads)
-    console, last = progress.terminal(), list["Event"]()
-    console.print()
+    Example: machgraph export runs/digits --out digits.onnx
+    """
+    from search.exporting import export
+
+    print(export(place, out))
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    """Channels and extents, as in 1,28,28 or 1x28x28."""
+    if text is None:
+        return None
     try:
-        with progress.shown(console, facts, settings.recipe.epochs) as listen:
-
-            def on_event(event: "Event") -> None:
-                last[:] = [event]
-                listen(event)
-
-            result = search(on_event)
-        if result.records:
-            write(folder)
-    except KeyboardInterrupt:
-        print(progress.stopped(folder, last[-1] if last else None), file=sys.stderr)
-        raise typer.Exit(130) from None
-    console.print(progress.ending(result, console.width))
+        return tuple(map(int, text.lower().replace("x", ",").split(",")))
+    except ValueError:
+        raise ValueError(f"got the image {text!r}: give channels, then the extent of each axis, as 1,28,28") from None
 
 
 if __name__ == "__main__":
