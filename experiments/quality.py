@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from experiments.results import FOLDER, write
-from search.cli import SECONDS
+from search.config import SECONDS
 from search.data import dataset, load
 from search.defaults import default_folds, default_recipe, space_for
 from search.one_of import OneOf
