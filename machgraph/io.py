@@ -54,17 +54,22 @@ def save(machine: ParametricMachine, path: str | os.PathLike[str], metadata: Map
     tensors = {"weight": _masked(machine)}
     if machine.bias is not None:
         tensors["bias"] = machine.bias.detach().contiguous()
+    write_whole(path, to_bytes(tensors, header))
+    return path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: what stood there before stays until the new one is complete."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            file.write(to_bytes(tensors, header))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return path
 
 
 def load(path: str | os.PathLike[str]) -> ParametricMachine:

@@ -23,6 +23,18 @@ from machgraph.training import Batches, Objective, Optimizer
 EXPONENTS = np.arange(-2, 2.25, 0.5)  # of 2, of the sharpness that is tried
 
 
+def calibrated(losses: NDArray[np.float64]) -> tuple[float, float]:
+    """The lowest loss, and the sharpness that has it, from the losses at the sharpness ``2**EXPONENTS``."""
+    k = int(np.argmin(losses))
+    best, exponent = losses[k], EXPONENTS[k]
+    if 0 < k < len(losses) - 1:  # the lowest point of the parabola through three
+        left, middle, after = losses[k - 1 : k + 2]
+        bend = left - 2 * middle + after
+        away = (left - after) / (2 * bend) if bend > 0 else 0.0
+        best, exponent = middle - (left - after) * away / 4, exponent + away * (EXPONENTS[1] - EXPONENTS[0])
+    return float(best), float(2.0**exponent)
+
+
 class Candidate:
     """A machine in a population: its settings, and how far it has come.
 
@@ -190,14 +202,8 @@ class Population:
             raise ValueError(f"got the loss {self.objective.loss}: only the cross-entropy of classes has a sharpness")
         found = []
         for _, right, losses in self._measured(parts, 2.0**EXPONENTS):
-            k = int(np.argmin(losses))
-            best, exponent = losses[k], EXPONENTS[k]
-            if 0 < k < len(losses) - 1:  # the lowest point of the parabola through three
-                left, middle, after = losses[k - 1 : k + 2]
-                bend = left - 2 * middle + after
-                away = (left - after) / (2 * bend) if bend > 0 else 0.0
-                best, exponent = middle - (left - after) * away / 4, exponent + away * (EXPONENTS[1] - EXPONENTS[0])
-            found.append((float(best), right, float(2.0**exponent)))
+            best, sharpness = calibrated(losses)
+            found.append((best, right, sharpness))
         return found
 
     def _measured(self, parts: Iterable[Batches], sharpness: Values) -> list[Measured]:

@@ -10,6 +10,10 @@ from torch import Tensor
 from machgraph.graph import Node
 
 
+class Misfit(ValueError):
+    """A machine fails on what it reads, or returns what does not fit the components that it writes."""
+
+
 @contextmanager
 def versions_counted() -> Iterator[None]:
     """Changes in place are seen by the version of a tensor, which torch does not count in inference mode."""
@@ -29,13 +33,13 @@ def accumulate(machine: Node, function: Callable[..., Any], x: Mapping[str, Tens
         raise ValueError(f"{machine.name} changes a tensor that it reads in place: let it return a new one instead")
     ys = [ys] if isinstance(ys, Tensor) else list(ys) if isinstance(ys, tuple | list) else [ys]
     if len(ys) != len(machine.writes):
-        raise ValueError(
+        raise Misfit(
             f"{machine.name} returns {len(ys)} tensor{'s' * (len(ys) != 1)} and writes {len(machine.writes)} "
             f"component{'s' * (len(machine.writes) != 1)} ({', '.join(machine.writes)}): return one for each"
         )
     for i, (component, y) in enumerate(zip(machine.writes, ys, strict=True)):
         if not isinstance(y, Tensor):
-            raise ValueError(f"{machine.name} returns {type(y).__name__} for {component}: return a tensor")
+            raise Misfit(f"{machine.name} returns {type(y).__name__} for {component}: return a tensor")
         if component in into:
             _check_kind(machine.name, component, into[component], y)
             into[component] = into[component] + y
@@ -52,14 +56,14 @@ def _call(machine: Node, function: Callable[..., Any], xs: Sequence[Tensor]) -> 
     except Exception as error:
         got = ", ".join(f"{component} of {_kind(x)}" for component, x in zip(machine.reads, xs, strict=True))
         if type(error) in (RuntimeError, TypeError):  # torch's of a wrong shape or dtype, Python's of too many reads
-            raise ValueError(f"{machine.name} fails on {got or 'no reads'}: {error}") from error
+            raise Misfit(f"{machine.name} fails on {got or 'no reads'}: {error}") from error
         error.add_note(f"in machine {machine.name}, on {got or 'no reads'}")
         raise
 
 
 def _check_kind(name: str, component: str, x: Tensor, y: Tensor) -> None:
     if x.shape != y.shape or x.dtype != y.dtype or x.device != y.device:
-        raise ValueError(
+        raise Misfit(
             f"{name} writes {_kind(y)} to {component}, which already holds {_kind(x)}: "
             "what a machine adds must have the shape, dtype and device of what is there"
         )

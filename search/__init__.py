@@ -1,24 +1,30 @@
 """The search: what varies, the strategies that choose it, and the trials that are told them.
 
-The estimators are imported when first used, so that ``import search`` loads neither scikit-learn nor torch.
+Names are imported when first used, so that ``import search`` loads neither scikit-learn nor torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from search.candidate import Candidate as Candidate
     from search.estimators import ArchitectureSearchClassifier as ArchitectureSearchClassifier
     from search.estimators import ArchitectureSearchRegressor as ArchitectureSearchRegressor
     from search.estimators import MachineClassifier as MachineClassifier
     from search.estimators import MachineRegressor as MachineRegressor
     from search.forecaster import ArchitectureSearchForecaster as ArchitectureSearchForecaster
+    from search.graph_io import load_graph as load_graph
+    from search.graph_space import GraphSpace as GraphSpace
 
 _HOME = {
     "ArchitectureSearchClassifier": "estimators",
     "ArchitectureSearchForecaster": "forecaster",
     "ArchitectureSearchRegressor": "estimators",
+    "Candidate": "candidate",
+    "GraphSpace": "graph_space",
     "MachineClassifier": "estimators",
     "MachineRegressor": "estimators",
+    "load_graph": "graph_io",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605
@@ -28,7 +34,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         from search.table import require
 
-        require("sklearn", "scikit-learn", "estimators")
+        if _HOME[name] in ("estimators", "forecaster"):
+            require("sklearn", "scikit-learn", "estimators")
         value = getattr(import_module(f"search.{_HOME[name]}"), name)
         globals()[name] = value
         return value

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from search.defaults import default_folds, default_recipe, space_for, space_of_kind, transforms_for
+from search.graph_space import GraphSpace
 from search.loading import Loading, dataset_of, is_loadable
 from search.objectives import limit, refuse_unknown
 from search.one_of import AnySpace, OneOf
@@ -245,6 +246,7 @@ def _space(tables: tuple[Mapping[str, Any], ...], dataset: Dataset) -> AnySpace:
     if not tables:
         return default
     if len(tables) == 1 and "kind" not in tables[0]:
+        assert not isinstance(default, GraphSpace)  # of data it never is
         spaces = default.spaces if isinstance(default, OneOf) else (default,)
         kinds = {space.kind for space in spaces}
         changed = []
@@ -307,6 +309,8 @@ def space_to_toml(space: AnySpace) -> str:
     >>> print(space_to_toml(Space(max_blocks=2)).splitlines()[1])
     max_blocks = 2
     """
+    if isinstance(space, GraphSpace):
+        raise ValueError("got a graph space, whose modules Python makes: TOML can't hold it")
     spaces = space.spaces if isinstance(space, OneOf) else (space,)
     title = "[space]" if len(spaces) == 1 else "[[space]]"
     return "\n".join(

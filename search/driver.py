@@ -18,10 +18,12 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from search.facts import Facts
+from search.graph_point import GraphPoint
+from search.graph_space import GraphSpace
 from search.leaderboard import best, ranking
 from search.leaderboard import found as found_rows
 from search.objectives import accepting, asked, excess, measures
-from search.point import Point, canonical, key
+from search.point import AnyPoint, canonical, key
 from search.population import Outcome
 from search.run import (
     Record,
@@ -181,6 +183,14 @@ class _Driver:
     def elapsed(self) -> float:
         return self.generations[-1].elapsed if self.generations else 0.0
 
+    @property
+    def lost(self) -> int:
+        """Number of points that are no network of a graph space: some strategies propose such."""
+        space = self.settings.space
+        if not isinstance(space, GraphSpace):
+            return 0
+        return len({r.key for r in self.records if isinstance(r.point, GraphPoint) and space.refusal(r.point)})
+
     def search(self) -> Result:
         while size := self.next_size():
             self.generation(size)
@@ -197,7 +207,7 @@ class _Driver:
             return self.cut[0].generation.size
         limit, seconds, done = self.settings.trials, self.settings.seconds, len(self.records)
         known = len({record.key for record in self.records})
-        if self.facts.architectures is not None and known >= self.facts.architectures:
+        if self.facts.architectures is not None and known - self.lost >= self.facts.architectures:
             return 0  # all are known
         if len(self.records) - known > AGAIN and not any(r.duplicate_of is None for r in self.records[-AGAIN:]):
             return 0  # nothing new is found any more
@@ -264,9 +274,10 @@ class _Driver:
         write_ledger(self.folder, self.records, self.facts, settings)
         write_leaderboard(self.folder, found_rows(self.records, self.facts, settings), self.facts)
 
-    def measured(self, point: Point) -> dict[str, float]:
+    def measured(self, point: AnyPoint) -> dict[str, float]:
         """What else is to be small or limited, of a canonical point."""
-        return measures(point, self.facts.shape, asked(self.settings.objectives, self.settings.constraints))
+        names = asked(self.settings.objectives, self.settings.constraints)
+        return measures(point, self.facts.shape, names, self.settings.space)
 
     def finish(self) -> Result:
         """Find the winner among the best, and write the leaderboard."""
@@ -281,7 +292,7 @@ class _Driver:
 def _sampler(settings: Settings, facts: Facts) -> BaseSampler:
     """That of the strategy, which proposes nothing that is known to exceed a constraint, if it can help it."""
 
-    accepts = accepting(facts.shape, settings.constraints)
+    accepts = accepting(facts.shape, settings.constraints, settings.space)
     return sampler(settings.strategy, seed=settings.seed, space=settings.space, accepts=accepts)
 
 
@@ -293,18 +304,18 @@ def _told_values(record: Record, settings: Settings) -> list[float] | None:
     return [WORSE * (1 + over)] * len(settings.objectives) if over else None
 
 
-def _record(number: int, keyed: str, point: Point, outcome: Outcome, found: Mapping[str, float]) -> Record:
+def _record(number: int, keyed: str, point: AnyPoint, outcome: Outcome, found: Mapping[str, float]) -> Record:
     return Record(
         number, keyed, point, canonical(point), outcome.status, outcome.epochs, outcome.loss, outcome.score,
-        outcome.seconds, None, outcome.curve, {**found, **outcome.measures},
+        outcome.seconds, None, outcome.curve, {**found, **outcome.measures}, outcome.reason,
     )  # fmt: skip
 
 
-def _infeasible(number: int, keyed: str, point: Point, found: Mapping[str, float]) -> Record:
+def _infeasible(number: int, keyed: str, point: AnyPoint, found: Mapping[str, float]) -> Record:
     return Record(number, keyed, point, canonical(point), "infeasible", 0, math.nan, math.nan, 0.0, None, (), found)
 
 
-def _duplicate(number: int, point: Point, known: Record) -> Record:
+def _duplicate(number: int, point: AnyPoint, known: Record) -> Record:
     """What is known of a point that has been trained: a result, unless it diverged."""
     if not known.is_valid:
         known = replace(known, loss=math.nan, score=math.nan)

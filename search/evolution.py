@@ -13,10 +13,13 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.graph_mutation import mutate_graph
+from search.graph_point import GraphPoint
+from search.graph_space import GraphSpace
 from search.mutation import mutate
 from search.objectives import crowding, fronts
 from search.one_of import AnySpace, OneOf
-from search.point import Point, canonical
+from search.point import AnyPoint, Point, canonical
 from search.space import Choice, Space
 
 ATTEMPTS = 20  # draws, or mutations one on top of the other, to get a point that the study has not seen
@@ -56,7 +59,21 @@ def beginning(space: Space, rng: np.random.Generator) -> Point:
     )
 
 
-def accepted(draw: Callable[[], Point], accepts: Callable[[Point], bool]) -> Point:
+def begun(space: Space | GraphSpace, rng: np.random.Generator) -> AnyPoint:
+    """A point to begin with, of a space of any kind."""
+    return space.sample(rng) if isinstance(space, GraphSpace) else beginning(space, rng)
+
+
+def mutated(point: AnyPoint, space: Space | GraphSpace, rng: np.random.Generator) -> AnyPoint:
+    """One random mutation of a point, in a space of its kind."""
+    if isinstance(space, GraphSpace):
+        assert isinstance(point, GraphPoint)  # all points of the space are
+        return mutate_graph(point, space, rng)
+    assert isinstance(point, Point)
+    return mutate(point, space, rng)
+
+
+def accepted(draw: Callable[[], AnyPoint], accepts: Callable[[AnyPoint], bool]) -> AnyPoint:
     """What is drawn, again until it is accepted; the last if none is."""
     return next((point for point in (draw() for _ in range(DRAWS)) if accepts(point)), None) or draw()
 
@@ -92,7 +109,7 @@ class RegularizedEvolution(BaseSampler):
         seed: int,
         population: int = 16,
         tournament: int = 6,
-        accepts: Callable[[Point], bool] = lambda point: True,
+        accepts: Callable[[AnyPoint], bool] = lambda point: True,
     ) -> None:
         """See the class."""
         if not 1 <= tournament <= population:
@@ -120,16 +137,16 @@ class RegularizedEvolution(BaseSampler):
         finite = [t for t in earlier if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))]
         if len(finite) < self._population:
 
-            def drawn() -> Point:
-                return accepted(lambda: beginning(space, rng), self._accepts)
+            def drawn() -> AnyPoint:
+                return accepted(lambda: begun(space, rng), self._accepts)
 
             child = self._new(drawn(), lambda _: drawn(), seen)
         else:
             alive = finite[-self._population :]
             ranked = _ranked(np.array([trial.values for trial in alive]) * _signs(study))
             parent = alive[min(rng.choice(self._population, size=self._tournament, replace=False), key=ranked.index)]
-            child = mutate(self._point(parent), space, rng)
-            child = self._new(child, lambda point: mutate(point, space, rng), seen)
+            child = mutated(self._point(parent), space, rng)
+            child = self._new(child, lambda point: mutated(point, space, rng), seen)
         return {name: value for name, value in self._space.encode(child).items() if name in search_space}
 
     def sample_independent(
@@ -138,7 +155,7 @@ class RegularizedEvolution(BaseSampler):
         """Never needed: a parameter that is not in the code is an error."""
         raise ValueError(f"got parameter {param_name!r}: the space has {', '.join(self._space.parameters)}")
 
-    def _new(self, point: Point, change: Callable[[Point], Point], seen: set[Point]) -> Point:
+    def _new(self, point: AnyPoint, change: Callable[[AnyPoint], AnyPoint], seen: set[AnyPoint]) -> AnyPoint:
         """The point, changed until the study has not seen it, or for so many times."""
         for _ in range(ATTEMPTS - 1):
             if canonical(point) not in seen and self._accepts(point):
@@ -146,7 +163,7 @@ class RegularizedEvolution(BaseSampler):
             point = change(point)
         return point
 
-    def _point(self, trial: FrozenTrial) -> Point:
+    def _point(self, trial: FrozenTrial) -> AnyPoint:
         return _decode(self._space, tuple(trial.params[name] for name in self._space.parameters))
 
 
@@ -164,6 +181,6 @@ def _ranked(values: NDArray[np.float64]) -> list[int]:
 
 
 @lru_cache(maxsize=1 << 16)
-def _decode(space: AnySpace, values: tuple[Choice, ...]) -> Point:
+def _decode(space: AnySpace, values: tuple[Choice, ...]) -> AnyPoint:
     """One trial is looked at again by every later proposal."""
     return space.decode(dict(zip(space.parameters, values, strict=True)))

@@ -27,7 +27,8 @@ class Facts:
     name, task, shape, classes : of the data set.
     lines : ``Dataset.describe()``.
     fingerprint : of the three encoded parts, by which a changed file is noticed.
-    points, architectures : how many points the space holds, and how many different networks they are, if that is known.
+    points, architectures : how many points the space holds, and how many different networks they are, if that is
+        known.
     versions : of machgraph, Python and the libraries that results depend on.
     objective : of one's own, the first: what the score is called where there are no data.
     """
@@ -38,7 +39,7 @@ class Facts:
     classes: tuple[str, ...]
     lines: tuple[str, ...]
     fingerprint: str
-    points: int
+    points: int | None
     architectures: int | None
     versions: dict[str, str] = field(default_factory=dict)
     objective: str = ""

@@ -6,21 +6,25 @@ other initial weights.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from machgraph.parametric_machine import ParametricMachine
 from search.data import Dataset
 from search.encoder import Encoder
 from search.facts import Facts
+from search.graph_space import GraphSpace
+from search.graph_training import refit_graphs, train_graphs
 from search.leaderboard import NAMES, row, spread
 from search.lessons import Lessons
 from search.objectives import along, asked, fronts, measures
-from search.point import Point
+from search.one_of import AnySpace
+from search.point import AnyPoint, Point
 from search.population import Outcome, cores, refit, scores, train
 from search.record import Record, Row, Settings
 from search.rivals import draws, plain, reference
@@ -47,10 +51,10 @@ class Final:
 
     rows: tuple[Row, ...]
     winner: Record
-    machines: tuple[ParametricMachine, ...]
+    machines: tuple[Any, ...]
     sharpness: float
     encoder: Encoder
-    ensemble: tuple[tuple[Record, ParametricMachine, float, Encoder], ...]
+    ensemble: tuple[tuple[Record, Any, float, Encoder], ...]
 
 
 def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: Facts) -> Final:
@@ -74,23 +78,30 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     folds = dataset.folds(parts, settings.seed + 1) if parts > 1 else (dataset,)
     recipe = replace(settings.recipe, rungs=())
 
-    def costs(point: Point) -> dict[str, float]:
-        return measures(point, facts.shape, asked(settings.objectives, settings.constraints))
+    def costs(point: AnyPoint) -> dict[str, float]:
+        return measures(point, facts.shape, asked(settings.objectives, settings.constraints), settings.space)
 
-    def trained(points: Sequence[Point], weights: Sequence[int], some: Sequence[Dataset]) -> list[list[Outcome]]:
+    def trained(points: Sequence[AnyPoint], weights: Sequence[int], some: Sequence[Dataset]) -> list[list[Outcome]]:
         pairs = [(point, seed) for point in points for seed in weights]
-        outcomes = train([p for p, _ in pairs], some, recipe, settings.seed, seeds=[s for _, s in pairs])
+        outcomes = train_all([p for p, _ in pairs], some, recipe, settings.seed, seeds=[s for _, s in pairs])
         return [outcomes[i : i + len(weights)] for i in range(0, len(outcomes), len(weights))]
 
+    train_all, refit_all = trainers(settings.space)
     results = trained([record.canonical for record in best], initial, folds)
     order = sorted(range(len(best)), key=lambda i: (_comparable(fmean(o.loss for o in results[i])), i))
     winner = best[order[0]]
-    named = [("winner", winner.canonical, results[order[0]])]
+    named: list[tuple[str, AnyPoint, list[Outcome]]] = [("winner", winner.canonical, results[order[0]])]
     if len(dataset.test):
-        random = [outcomes[0] for outcomes in trained(draws(settings, dataset.shape), initial[:1], folds[:1])]
-        middle = sorted(range(len(random)), key=lambda i: _comparable(random[i].loss))[len(random) // 2]
-        drawn = draws(settings, dataset.shape)[middle]
-        named.append((f"random (median of {len(random)})", drawn, [random[middle]]))
+        drawn = draws(settings, dataset.shape)
+        random = [
+            (point, outcome)
+            for point, (outcome,) in zip(drawn, trained(drawn, initial[:1], folds[:1]), strict=True)
+            if outcome.status != "failed"
+        ]
+        if random:
+            point, outcome = sorted(random, key=lambda pair: _comparable(pair[1].loss))[len(random) // 2]
+            named.append((f"random (median of {len(random)})", point, [outcome]))
+    if len(dataset.test) and isinstance(winner.canonical, Point):  # which wiring of one's own machines is plain?
         mlp = plain(winner.canonical, dataset.shape)
         named.append((f"plain {ACRONYMS[mlp.kind]}", mlp, trained([mlp], initial, folds)[0]))
 
@@ -98,7 +109,7 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     wanted = [(point, outcomes, seed) for _, point, outcomes in named for seed in initial]
     wanted += [(point, outcomes, initial[0]) for point, outcomes in members[1:]]
     whole = dataset.whole()
-    refitted = refit(
+    refitted = refit_all(
         [point for point, _, _ in wanted],
         whole,
         recipe,
@@ -139,6 +150,13 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
             for i, machine in zip(order, [refitted[0], *refitted[len(named) * seeds :]], strict=True)
         ),
     )
+
+
+def trainers(space: AnySpace) -> tuple[Callable[..., list[Outcome]], Callable[..., Sequence[Any]]]:
+    """What trains the points of a space: ``train`` and ``refit``, as ``search.population`` has them."""
+    if isinstance(space, GraphSpace):
+        return partial(train_graphs, space), partial(refit_graphs, space)
+    return train, refit
 
 
 def _sharpness(outcomes: Sequence[Outcome]) -> float:

@@ -8,8 +8,9 @@ from types import MappingProxyType
 
 import numpy as np
 
+from search.graph_point import GraphPoint
 from search.numbers import grouped
-from search.point import Point
+from search.point import AnyPoint, hyperparameters
 from search.record import Record
 
 FEWEST = 20  # trials: of fewer, shares are mostly luck
@@ -20,6 +21,8 @@ NAMES: Mapping[str, str] = MappingProxyType(
     {
         "kind": "kind of machine",
         "blocks": "number of hidden blocks",
+        "machines": "number of machines",
+        "depth": "depth",
         "width": "units in all hidden blocks",
         "activation": "activation of most blocks",
         "shortcuts": "shortcuts, their share",
@@ -49,14 +52,17 @@ class Importance:
     says: str
 
 
-def traits(point: Point) -> dict[str, str | float]:
+def traits(point: AnyPoint) -> dict[str, str | float]:
     """What a network is like, in a few words and numbers: a code has a parameter for each block and pair of blocks.
 
     >>> mask = [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]]
+    >>> from search.point import Point
     >>> few = traits(Point((8, 8), ("relu", "tanh"), mask, 1e-3))
     >>> few["blocks"], few["width"], few["activation"], round(few["shortcuts"], 2)
     (2, 16, 'relu', 0.33)
     """
+    if isinstance(point, GraphPoint):
+        return {"machines": len(point.machines), "depth": point.depth, **hyperparameters(point)}
     blocks = point.blocks + 2
     possible = (blocks - 1) * (blocks - 2) // 2
     return {
@@ -89,7 +95,7 @@ def importance(records: Sequence[Record]) -> Importance:
         return Importance((), f"Told from {FEWEST} trained trials on; this search has {len(trained)}.")
     some = [trained[i * len(trained) // MOST] for i in range(MOST)] if len(trained) > MOST else trained
     table = [traits(record.canonical) for record in some]
-    varied = [name for name in NAMES if len({row[name] for row in table}) > 1]
+    varied = [name for name in NAMES if len({row.get(name) for row in table}) > 1]
     ranks = np.unique([record.loss for record in some], return_inverse=True)[1] / len(some)
     if len(varied) < 2 or not ranks.any():
         return Importance((), "Nothing to compare: the trials differ in one thing at most, or have all the same loss.")

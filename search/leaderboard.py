@@ -5,8 +5,8 @@ from math import isfinite
 from statistics import fmean, stdev
 
 from search.facts import Facts
-from search.objectives import order
-from search.point import ARCHITECTURE, Point
+from search.objectives import order, sizes
+from search.point import AnyPoint, architecture
 from search.population import Outcome
 from search.record import Record, Row, Settings
 
@@ -24,7 +24,7 @@ def ranking(records: Iterable[Record], settings: Settings) -> list[Record]:
         return []
     first: dict[tuple[object, ...], Record] = {}
     for i in order([record.values(settings.objectives, settings.maximize) for record in valid]):
-        first.setdefault(tuple(getattr(valid[i].canonical, name) for name in ARCHITECTURE), valid[i])
+        first.setdefault(architecture(valid[i].canonical), valid[i])
     return list(first.values())
 
 
@@ -43,17 +43,17 @@ def found(records: Iterable[Record], facts: Facts, settings: Settings) -> list[R
 
 def row(
     name: str,
-    point: Point,
+    point: AnyPoint,
     results: Sequence[Record | Outcome],
     facts: Facts,
     measures: Mapping[str, float],
     trial: int | None = None,
 ) -> Row:
     """The row of one architecture, without the held-out part: means over its results."""
-    losses = [result.loss for result in results]
+    losses, size = [result.loss for result in results], sizes(point, facts.shape, measures)
     return Row(
         name, trial, point, fmean(losses), fmean(result.score for result in results), None, None,
-        point.depth, point.parameters(facts.shape), point.flops(facts.shape),
+        size["depth"], size["parameters"], size["flops"],
         fmean(result.seconds for result in results), loss_sd=spread(losses), measures=measures,
     )  # fmt: skip
 

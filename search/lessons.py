@@ -11,6 +11,7 @@ from torch import Tensor
 from machgraph.parametric_machine import ParametricMachine
 from machgraph.training import Batches, Objective, batches
 from search.data import Dataset, Part
+from search.graph_network import Network
 from search.machine import answers, laid_out, reading
 from search.point import Kind
 from search.recipe import Recipe
@@ -51,6 +52,11 @@ class Lessons:
         """Of an epoch, in batches of this size."""
         return self.recipe.steps(len(self.dataset.train), size)
 
+    def order(self, number: int, size: int) -> NDArray[np.int64]:
+        """The rows of the training part that an epoch, counted from 0, goes through, in batches of this size."""
+        rows = np.random.default_rng((self._seed, number)).permutation(len(self.dataset.train))
+        return rows[: self.steps(size) * size]
+
     def epoch(self, number: int, kind: Kind, size: int) -> Batches:
         """The batches of an epoch, counted from 0, as a machine of this kind reads them."""
         with self._lock:
@@ -58,8 +64,7 @@ class Lessons:
         if found is not None:
             return found
         train = self.dataset.train
-        order = np.random.default_rng((self._seed, number)).permutation(len(train))[: self.steps(size) * size]
-        (data,) = batches(self._inputs(train, kind), _targets(train), size, torch.from_numpy(order))
+        (data,) = batches(self._inputs(train, kind), targets(train), size, torch.from_numpy(self.order(number, size)))
         if self._keeps:
             with self._lock:
                 self._kept[number, kind, size] = data
@@ -70,10 +75,10 @@ class Lessons:
         with self._lock:
             if kind not in self._validation:
                 part = self.dataset.validation
-                self._validation[kind] = batches(self._inputs(part, kind), _targets(part), CHUNK)
+                self._validation[kind] = batches(self._inputs(part, kind), targets(part), CHUNK)
             return self._validation[kind]
 
-    def answers(self, machine: ParametricMachine, name: Literal["validation", "test"]) -> NDArray[np.float64]:
+    def answers(self, machine: ParametricMachine | Network, name: Literal["validation", "test"]) -> NDArray[np.float64]:
         """What a machine says of a part, ``(row, output)``, in the unit of the data set that was given."""
         part: Part = getattr(self.dataset, name)
         with torch.no_grad():
@@ -88,6 +93,7 @@ class Lessons:
         return laid_out(torch.from_numpy(part.x), self.dataset.shape, kind)
 
 
-def _targets(part: Part) -> Tensor:
+def targets(part: Part) -> Tensor:
+    """The answers of a part: classes, or values ``(row, 1)``."""
     y = torch.from_numpy(part.y)
     return y[:, None] if y.is_floating_point() else y

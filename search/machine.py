@@ -6,8 +6,11 @@ from torch import Tensor
 from machgraph.parametric import ConvMachine, DenseMachine, RecurrentMachine
 from machgraph.parametric_machine import ParametricMachine
 from machgraph.training import Reading
+from search.graph_network import Network
 from search.point import Kind, Point
 from search.shape import Shape
+
+ROWS = 1024  # of data that a network of a graph space is given at once
 
 
 def build(point: Point, shape: Shape, seed: int) -> ParametricMachine:
@@ -46,8 +49,10 @@ def laid_out(x: Tensor, shape: Shape, kind: Kind) -> Tensor:
     return x if kind == "dense" else x.reshape(-1, *shape.image)
 
 
-def answers(machine: ParametricMachine, x: Tensor, shape: Shape) -> Tensor:
+def answers(machine: ParametricMachine | Network, x: Tensor, shape: Shape) -> Tensor:
     """What a machine says of rows of features, ``(row, output)``: its last block, where ``reading`` says."""
+    if isinstance(machine, Network):
+        return torch.cat([machine(rows) for rows in torch.split(x, ROWS)]) if len(x) else x.new_zeros(0, shape.outputs)
     kind: Kind = "convolution" if isinstance(machine, ConvMachine) else "recurrence"
     if isinstance(machine, DenseMachine):
         return machine.output(machine(x))

@@ -8,21 +8,26 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from search.graph_point import GraphPoint
+from search.graph_space import GraphSpace
 from search.one_of import AnySpace
-from search.point import Point, canonical
+from search.point import AnyPoint, Point, canonical
 from search.shape import Shape
 from search.table import nearest
 
 UNITS: Mapping[str, str] = {"parameters": "", "flops": "", "depth": "", "memory": "bytes", "latency": "ms"}
 MEASURES = tuple(UNITS)
 EXACT = ("parameters", "flops", "depth", "memory")  # known of a point without a clock
+TOLD = ("depth", "parameters", "flops")  # that every row of a leaderboard has
 REPEATS = 20  # forward passes, of which the fastest is the latency
 DRAWS = 1000  # from the space, to see whether limits can be kept
 NUMBER = re.compile(r"(?P<value>[\d.,_]+(?:e[+-]?\d+)?)\s*(?P<unit>[kMG]?)")
 SIZES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
-def measures(point: Point, shape: Shape, names: Iterable[str] = EXACT) -> dict[str, float]:
+def measures(
+    point: AnyPoint, shape: Shape, names: Iterable[str] = EXACT, space: AnySpace | None = None
+) -> dict[str, float]:
     """What a point costs, whatever its weights.
 
     Parameters
@@ -31,6 +36,8 @@ def measures(point: Point, shape: Shape, names: Iterable[str] = EXACT) -> dict[s
     names : of ``parameters``; ``flops`` of one forward pass on one sample; ``depth``; ``memory``, the bytes that
         weights and one forward pass on one sample (outputs and inputs of all channels) take in single precision; and
         ``latency``, the milliseconds of that pass on this machine, the fastest of several.
+    space : of a graph, to build it: what it costs is measured, its depth, parameters and FLOPs always; what can't be is
+        left out.
 
     Examples
     --------
@@ -38,6 +45,11 @@ def measures(point: Point, shape: Shape, names: Iterable[str] = EXACT) -> dict[s
     >>> measures(linear, Shape(3, 2))
     {'parameters': 11, 'flops': 17, 'depth': 3, 'memory': 84}
     """
+    if isinstance(point, GraphPoint):
+        from search import graph_network  # here, for torch takes seconds to import
+
+        assert isinstance(space, GraphSpace)  # where the graph is from
+        return graph_network.measures(space, point, shape, dict.fromkeys((*TOLD, *names)))
     known: dict[str, Callable[[Shape], float]] = {
         "parameters": point.parameters,
         "flops": point.flops,
@@ -46,6 +58,13 @@ def measures(point: Point, shape: Shape, names: Iterable[str] = EXACT) -> dict[s
         "latency": lambda shape: latency(point, shape),
     }
     return {name: known[name](shape) for name in names}
+
+
+def sizes(point: AnyPoint, shape: Shape, found: Mapping[str, float]) -> dict[str, int]:
+    """Depth, parameters and FLOPs of a point; of a graph as they have been measured, 0 where they are not known."""
+    if isinstance(point, GraphPoint):
+        return {name: int(found.get(name, 0)) for name in TOLD}
+    return {"depth": point.depth, "parameters": point.parameters(shape), "flops": point.flops(shape)}
 
 
 def asked(objectives: Iterable[str], constraints: Iterable[str]) -> list[str]:
@@ -116,10 +135,18 @@ def excess(found: Mapping[str, float], constraints: Mapping[str, float]) -> floa
     return sum(max(0.0, found[name] / most - 1 if most else found[name]) for name, most in limits.items())
 
 
-def accepting(shape: Shape, constraints: Mapping[str, float]) -> Callable[[Point], bool]:
-    """Whether a point is within the limits, as far as that is known without a clock."""
+def accepting(
+    shape: Shape, constraints: Mapping[str, float], space: AnySpace | None = None
+) -> Callable[[AnyPoint], bool]:
+    """Whether a point is within the limits, as far as that is known without a clock; of a graph: and a network."""
     limited = [name for name in EXACT if name in constraints]
-    return lambda point: not limited or not excess(measures(canonical(point), shape, limited), constraints)
+
+    def accepts(point: AnyPoint) -> bool:
+        if isinstance(point, GraphPoint) and isinstance(space, GraphSpace) and space.refusal(point):
+            return False
+        return not limited or not excess(measures(canonical(point), shape, limited, space), constraints)
+
+    return accepts
 
 
 def refuse_impossible(space: AnySpace, shape: Shape, constraints: Mapping[str, float], seed: int) -> None:
@@ -128,10 +155,10 @@ def refuse_impossible(space: AnySpace, shape: Shape, constraints: Mapping[str, f
     limited = [name for name in EXACT if name in constraints]
     least = dict.fromkeys(limited, math.inf)
     for _ in range(DRAWS if limited else 0):
-        found = measures(canonical(space.sample(rng)), shape, limited)
+        found = measures(canonical(space.sample(rng)), shape, limited, space)
         if not excess(found, constraints):
             return
-        least = {name: min(least[name], found[name]) for name in limited}
+        least = {name: min(least[name], found.get(name, math.inf)) for name in limited}
     if limited:
         wish = " and ".join(f"{name} at most {constraints[name]:g}" for name in limited)
         found_least = " and ".join(f"{least[name]:,} {name}" for name in limited)

@@ -1,4 +1,4 @@
-"""A space of several kinds of machines: each point belongs to one of them."""
+"""A space of several kinds of machines: each point belongs to one of them; and what any space is."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
-from search.point import Kind, Point
+from search.graph_space import GraphSpace
+from search.point import AnyPoint, Kind, Point
 from search.space import Choice, Code, Space
 
 
@@ -65,7 +66,7 @@ class OneOf:
         named = {f"{space.kind}_{name}": choices for space in self.spaces for name, choices in space.parameters.items()}
         return {"kind": self.kinds, **named}
 
-    def encode(self, point: Point) -> Code:
+    def encode(self, point: AnyPoint) -> Code:
         """The code of a point; what belongs to other kinds has its first choice. ValueError: not in the space."""
         own = self.of(point.kind).encode(point)
         code: Code = {name: choices[0] for name, choices in self.parameters.items()}
@@ -98,7 +99,7 @@ class OneOf:
         return {name: choices[int(rng.integers(len(choices)))] for name, choices in self.parameters.items()}
 
 
-AnySpace = Space | OneOf
+AnySpace = Space | OneOf | GraphSpace
 
 
 def transforms(space: AnySpace) -> set[str]:

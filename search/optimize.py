@@ -10,13 +10,16 @@ from time import perf_counter
 from typing import Any
 
 from machgraph.io import save
-from machgraph.parametric_machine import ParametricMachine
+from machgraph.step import Misfit
 from search.driver import Listener, Result, go_on, start
 from search.facts import Facts, versions
+from search.graph_io import difference, save_graph
+from search.graph_point import GraphPoint
+from search.graph_space import GraphSpace
 from search.machine import build
 from search.objectives import MEASURES, refuse_impossible
 from search.one_of import AnySpace
-from search.point import Point, hyperparameters
+from search.point import AnyPoint, hyperparameters
 from search.population import Outcome, Progress, Status
 from search.recipe import Recipe
 from search.record import Record, Row, Settings
@@ -25,13 +28,13 @@ from search.shape import Shape
 from search.suggest import DIFFERENTIABLE
 
 Values = float | Sequence[float] | Mapping[str, float]
-Objective = Callable[[ParametricMachine], Values]
+Objective = Callable[[Any], Values]  # of a parametric machine, or of an architecture
 
 
 def optimize(
     objective: Objective,
     space: AnySpace,
-    shape: Shape,
+    shape: Shape | None = None,
     *,
     trials: int | None = None,
     seconds: float | None = None,
@@ -54,9 +57,10 @@ def optimize(
 
     Parameters
     ----------
-    objective : is given a machine with new weights, may train it in any way, and returns a number; or a number for each
-        of the objectives that is no measure, in their order or by name. Not a number: the trial has diverged.
-    space, shape : of the machines.
+    objective : is given a machine with new weights, or of a graph space an architecture, may train it in
+        any way, and returns a number; or a number for each of the objectives that is no measure, in their order or by
+        name. Not a number: the trial has diverged.
+    space, shape : of the machines. A graph space needs no shape: what its shapes tell is enough.
     trials, seconds : when to end; at least one.
     objectives : names, of what the function returns and of measures: ``parameters``, ``flops``, ``depth``, ``memory``
         or ``latency``. With several the search looks for their front.
@@ -67,7 +71,7 @@ def optimize(
     out : the run's folder; ``runs/`` and the function's name if not given, or that and ``-2`` and so on.
     resume : go on with the search in ``out``, which was begun with the same arguments but ``trials`` and ``seconds``.
     catch : exceptions of the function that end the trial alone, whose status is then ``failed``; any other ends the
-        search, whose finished trials are kept.
+        search, whose finished trials are kept. Of a graph space what does not fit together fails always.
     on_event : told of every step.
 
     Raises
@@ -86,6 +90,10 @@ def optimize(
     >>> len(result.records), result.rows[0].name
     (4, 'winner')
     """
+    if isinstance(space, GraphSpace):
+        shape, catch = shape or space.shape, (*catch, Misfit)
+    elif shape is None:
+        raise ValueError("got no shape: give search.shape.Shape(inputs, outputs), so that machines can be built")
     name = getattr(objective, "__qualname__", type(objective).__qualname__)
     source = f"{getattr(objective, '__module__', '')}:{name}"
     settings = Settings(
@@ -125,12 +133,12 @@ class _OwnWork:
         self.objective, self.own, self.settings, self.shape = objective, own, settings, shape
         self.folder, self.catch = folder, catch
 
-    def begin(self, number: int) -> list[Point]:
+    def begin(self, number: int) -> list[AnyPoint]:
         """Nothing."""
         return []
 
     def train(
-        self, points: Sequence[Point], costs: Sequence[Sequence[float]], recipe: Recipe, progress: Progress
+        self, points: Sequence[AnyPoint], costs: Sequence[Sequence[float]], recipe: Recipe, progress: Progress
     ) -> list[Outcome]:
         """One after the other."""
         outcomes = []
@@ -148,25 +156,40 @@ class _OwnWork:
             **hyperparameters(record.canonical),
             **record.measures,
         }
-        save(outcome.machine, self.folder / BEST, metadata)
+        if isinstance(record.canonical, GraphPoint):
+            save_graph(outcome.machine, _graphs(self.settings.space), record.canonical, self.folder / BEST, metadata)
+        else:
+            save(outcome.machine, self.folder / BEST, metadata)
 
     def end(self, ranked: Sequence[Record]) -> list[Row]:
         """There are no data, so nobody to compare the winner with."""
         return []
 
-    def _outcome(self, point: Point) -> Outcome:
-        machine, began = build(point, self.shape, self.settings.seed), perf_counter()
+    def _outcome(self, point: AnyPoint) -> Outcome:
+        space, seed, began = self.settings.space, self.settings.seed, perf_counter()
+        if not isinstance(point, GraphPoint):
+            machine: Any = build(point, self.shape, seed)
+        elif refused := _graphs(space).refusal(point):
+            return Outcome("failed", 0, 0, math.nan, math.nan, (), 0.0, 1.0, None, reason=refused)
+        else:
+            machine = _graphs(space).build(point, seed)
+        values, reason = None, ""
         try:
             values = _numbers(self.objective(machine), self.own)
-        except self.catch:
-            values = None
+        except self.catch as error:
+            reason = str(error) or type(error).__name__
         seconds = perf_counter() - began
         if values is None or not all(map(math.isfinite, values.values())):
             status: Status = "failed" if values is None else "diverged"
-            return Outcome(status, 0, 0, math.nan, math.nan, (), seconds, 1.0, machine)
+            return Outcome(status, 0, 0, math.nan, math.nan, (), seconds, 1.0, machine, reason=reason)
         first = values[self.own[0]]
         loss = -first if self.own[0] in self.settings.maximize else first
         return Outcome("complete", 0, 0, loss, first, (), seconds, 1.0, machine, values)
+
+
+def _graphs(space: AnySpace) -> GraphSpace:
+    assert isinstance(space, GraphSpace)  # where graphs are from
+    return space
 
 
 def _numbers(returned: Any, own: Sequence[str]) -> dict[str, float]:
@@ -194,7 +217,7 @@ def _facts(name: str, settings: Settings, shape: Shape) -> Facts:
         task="objective",
         shape=shape,
         classes=(),
-        lines=(f"{settings.source}, {shape.inputs} inputs and {shape.outputs} outputs",),
+        lines=(f"{settings.source}, {_told(settings.space, shape)}",),
         fingerprint=hashlib.sha256(told.encode()).hexdigest(),
         points=settings.space.count(),
         architectures=settings.space.count_classes(),
@@ -203,11 +226,19 @@ def _facts(name: str, settings: Settings, shape: Shape) -> Facts:
     )
 
 
+def _told(space: AnySpace, shape: Shape) -> str:
+    if isinstance(space, GraphSpace):
+        return f"from {', '.join(space.inputs)} to {', '.join(space.outputs)}"
+    return f"{shape.inputs} inputs and {shape.outputs} outputs"
+
+
 def _refuse_others(folder: Path, settings: Settings, facts: Facts) -> None:
     """FileNotFoundError: no run is there. ValueError: it was begun with other arguments."""
     begun = replace(read_settings(folder), trials=settings.trials, seconds=settings.seconds)
     if read_facts(folder).fingerprint != facts.fingerprint:
         raise ValueError(f"{folder} was begun with another objective or shape, {begun.source}: give the same again")
+    if isinstance(begun.space, GraphSpace) and isinstance(settings.space, GraphSpace) and begun.space != settings.space:
+        raise ValueError(f"{folder} was begun with another graph space: {difference(begun.space, settings.space)}")
     for name in ("seed", "strategy", "population", "space", "constraints"):
         if getattr(begun, name) != getattr(settings, name):
             raise ValueError(

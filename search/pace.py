@@ -7,10 +7,10 @@ from time import perf_counter
 import numpy as np
 
 from search.data import Dataset, Part
+from search.final import trainers
 from search.numbers import counted
 from search.one_of import AnySpace, OneOf
 from search.point import canonical
-from search.population import train
 from search.recipe import rungs_of
 from search.run import Settings
 
@@ -50,10 +50,10 @@ def generation_seconds(settings: Settings, dataset: Dataset) -> float:
         train=_first(dataset.train, tried * batch),
         validation=_first(dataset.validation, ceil(len(dataset.validation) * tried / steps)),
     )
-    seconds = []
+    seconds, (train_all, _) = [], trainers(settings.space)
     for _ in range(2):  # the first time, torch sets itself up
         began = perf_counter()
-        train(points, (few,), replace(recipe, epochs=1, rungs=()), settings.seed)
+        train_all(points, (few,), replace(recipe, epochs=1, rungs=()), settings.seed)
         seconds.append(perf_counter() - began)
     return min(seconds) * steps / tried * recipe.mean_epochs * settings.folds
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from machgraph import draw as mg_draw
+from machgraph.architecture import Architecture
 from search.colours import STATUSES
 from search.report_charts import Tradeoff
 from search.run import Record, Row
@@ -21,15 +22,19 @@ def draw(
 ) -> None:
     """Write ``winner-graph`` and ``winner-shortcuts`` as SVG and PNG, ``history.svg`` and ``front.svg``, into a folder.
 
+    Of a graph space ``winner-cofiltration`` takes the place of shortcuts.
+
     Parameters
     ----------
-    machine : the winner, a parametric machine; ``None`` where no trial has ended well, so that there is none to draw.
+    machine : the winner, a parametric machine or an architecture; ``None`` where no trial has ended well, so that there
+        is none to draw.
     rival : the random architecture, whose loss is a dashed line of the history.
     costs : of which the first is drawn as the front.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "machgraph"}):  # the same run gives the same files
-        for name, picture in (("graph", mg_draw.dependency_graph), ("shortcuts", mg_draw.shortcuts)):
+        other = "cofiltration" if isinstance(machine, Architecture) else "shortcuts"
+        for name, picture in (("graph", mg_draw.dependency_graph), (other, getattr(mg_draw, other))):
             if machine is None:
                 continue
             _save(picture(machine), folder / f"winner-{name}", ("svg", "png"))

@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from itertools import pairwise
 from operator import index
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
 from machgraph.partition import Mask, Partition, lag_mask, shortcut_mask
+from search import graph_point
 from search.canonical import canonical_order
+from search.graph_point import GraphPoint, canonical_graph
 from search.numbers import counted
 from search.shape import Shape
 from search.transform import GIVEN, TRANSFORMS
@@ -262,8 +264,11 @@ class Point:
         return (self.masks.sum(axis=0) @ widths * widths * taps).tolist()  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=1 << 16)
-def canonical(point: Point) -> Point:
+AnyPoint = Point | GraphPoint
+P = TypeVar("P", bound=AnyPoint)
+
+
+def canonical(point: P) -> P:
     """The one point that stands for all points which are the same set of networks.
 
     Dropped: blocks that hear no input, directly or through others (a constant, which the biases of their readers hold
@@ -280,7 +285,14 @@ def canonical(point: Point) -> Point:
     >>> mask = [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0]]
     >>> canonical(Point((8, 24, 16), ("relu", "relu", "tanh"), mask, 1e-3)).describe(Shape(64, 10))
     '64-32-10 · relu · no shortcuts'
+
+    That of a graph space is `search.graph_point.canonical_graph`.
     """
+    return cast(P, canonical_graph(point) if isinstance(point, GraphPoint) else _canonical(point))
+
+
+@lru_cache(maxsize=1 << 16)
+def _canonical(point: Point) -> Point:
     masks, output = point.masks, point.blocks + 1
     union, scales = masks.max(axis=0), (0, *(point.scales or (0,) * output))
     live = sorted(_reached(0, union.T.tolist()) & _reached(output, union.tolist()))
@@ -351,16 +363,30 @@ def _written(edges: Edges) -> list[list[int]]:
     return [[int(edge) for edge in row] for row in edges]
 
 
-def hyperparameters(point: Point) -> dict[str, Any]:
+def hyperparameters(point: AnyPoint) -> dict[str, Any]:
     """What a point says beside its architecture.
 
     >>> hyperparameters(Point((), (), ((False, False), (True, False)), 0.01))
     {'learning_rate': 0.01, 'weight_decay': 0.3, 'batch_size': 64, 'transform': 'given'}
     """
-    return {field.name: getattr(point, field.name) for field in fields(point) if field.name not in ARCHITECTURE}
+    return {f.name: getattr(point, f.name) for f in fields(point) if f.name not in _architecture(point)}
 
 
-def key(point: Point, *, seed: int, budget: int) -> str:
+def architecture(point: AnyPoint) -> tuple[Any, ...]:
+    """What a point says of its architecture, as it is written, and nothing of what it is trained with."""
+    return tuple(getattr(point, name) for name in _architecture(point))
+
+
+def _architecture(point: AnyPoint) -> tuple[str, ...]:
+    return graph_point.ARCHITECTURE if isinstance(point, GraphPoint) else ARCHITECTURE
+
+
+def point_of(record: Mapping[str, Any]) -> AnyPoint:
+    """The point, of whatever kind, that ``to_dict`` wrote; ValueError: other names than its fields."""
+    return GraphPoint.from_dict(record) if record.get("kind") == "graph" else Point.from_dict(record)
+
+
+def key(point: AnyPoint, *, seed: int, budget: int) -> str:
     """What names a training run: SHA-256 over canonical form, hyperparameters, seed and budget, as 64 hex digits.
 
     Parameters
@@ -375,7 +401,7 @@ def key(point: Point, *, seed: int, budget: int) -> str:
     """
     record = canonical(point).to_dict()
     content = {
-        "architecture": {name: record[name] for name in ARCHITECTURE},
+        "architecture": {name: record[name] for name in _architecture(point)},
         "hyperparameters": hyperparameters(point),
         "seed": index(seed),
         "budget": index(budget),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -55,8 +55,10 @@ class Outcome:
     seconds : that a thread took for it.
     sharpness : what outputs are multiplied with, so that classes are as probable as they are frequent: see
         ``machgraph.Population.calibrate``; 1 for values.
-    machine : with the weights of its best epoch, of the first fold.
+    machine : with the weights of its best epoch, of the first fold: a parametric machine, or of a graph space a
+        ``search.graph_network.Network``.
     measures : what else was measured, by name.
+    reason : why it failed, where it did.
     by_fold : the loss on each fold, after the epoch that was the best on average.
     """
 
@@ -68,9 +70,10 @@ class Outcome:
     curve: tuple[float, ...]
     seconds: float
     sharpness: float
-    machine: ParametricMachine = field(repr=False, compare=False)
+    machine: Any = field(repr=False, compare=False)
     measures: Mapping[str, float] = field(default_factory=dict)
     by_fold: tuple[float, ...] = ()
+    reason: str = ""
 
 
 def evaluate(machine: ParametricMachine, dataset: Dataset, part: Part, sharpness: float = 1.0) -> tuple[float, float]:

@@ -15,6 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.graph_point import GraphPoint
+from search.graph_space import GraphSpace
 from search.numbers import counted
 from search.objectives import UNITS
 from search.one_of import OneOf
@@ -134,7 +136,7 @@ def leaderboard(rows: Sequence[Row], facts: Facts, width: int = WIDTH) -> Render
     score = "acc." if facts.task == "classification" else facts.score
     columns = {
         "name": "",
-        "blocks": "hidden\nblocks",
+        "blocks": "\nmachines" if any(isinstance(row.point, GraphPoint) for row in rows) else "hidden\nblocks",
         "cuts": "short-\ncuts",
         "loss": "valid.\nloss",
         "score": f"\n{score}" if facts.objective else f"valid.\n{score}",
@@ -146,6 +148,8 @@ def leaderboard(rows: Sequence[Row], facts: Facts, width: int = WIDTH) -> Render
         "seconds": "train\ns",
     }
     lines = [dict(zip(columns, _cells(row), strict=True)) for row in rows]
+    if not any(line["cuts"] for line in lines):  # machines of a graph have none
+        columns.pop("cuts")
     if facts.objective:  # there are no data
         columns = {name: title for name, title in columns.items() if name not in ("loss", "test", "sd")}
     others = {name for row in rows for name in row.measures} - {*columns, facts.objective}
@@ -179,9 +183,14 @@ def footnotes(rows: Sequence[Row]) -> Text:
         "deviation over initial weights. ensemble: the five, or fewer, together."
     ]
     if any(row.trial is None for row in rows):
+        plain = (
+            "plain: blocks in a row, as near as can be to the winner in number of parameters. "
+            if any(row.name.startswith("plain") for row in rows)
+            else ""
+        )
         lines.append(
-            "random: the middle one, by validation loss, of 5 uniform draws from the space. plain: blocks in a row, as "
-            "near as can be to the winner in number of parameters. Both trained by the same recipe, unhalved. "
+            f"random: the middle one, by validation loss, of 5 uniform draws from the space. {plain}"
+            "Trained by the same recipe, unhalved. "
             "scikit-learn: the best, on validation, of a linear model, trees and an SVM."
         )
     return Text("\n".join(lines), style="dim")
@@ -189,11 +198,16 @@ def footnotes(rows: Sequence[Row]) -> Text:
 
 def _cells(row: Row) -> list[str]:
     point = row.point
-    blocks = "-".join(map(str, point.widths)) or "none" if point else ""
+    if isinstance(point, GraphPoint):
+        blocks, cuts = str(len(point.machines)), ""
+    elif point:
+        blocks = "-".join(map(str, point.widths)) or "none"
+        cuts = str(sum(edge for o, heard in enumerate(point.shortcuts) for edge in heard[: max(0, o - 1)]))
+    else:
+        blocks = cuts = ""
     numbers = row.depth, row.parameters, row.flops  # none of which a rival from elsewhere has
-    cuts = sum(edge for o, heard in enumerate(point.shortcuts) for edge in heard[: max(0, o - 1)]) if point else ""
     return [
-        row.name.split(" (")[0], blocks, str(cuts), *map(_number, (row.loss, row.score, row.test_score)),
+        row.name.split(" (")[0], blocks, cuts, *map(_number, (row.loss, row.score, row.test_score)),
         _number(row.test_sd).removeprefix("0"), *(_short(n) if n else "" for n in numbers),
         f"{row.seconds:.1f}",
     ]  # fmt: skip
@@ -242,13 +256,15 @@ def _print_generation(console: Console, event: Event, facts: Facts) -> None:
         console.print("training the winner's rivals")
 
 
-def _said(space: Space) -> str:
+def _said(space: Space | GraphSpace) -> str:
     """
     >>> _said(Space(activations=("relu",)))
     'up to 4 hidden blocks of 16, 32 or 64 units, relu, any shortcuts'
     >>> _said(Space(2, (8,), ("tanh",), kind="recurrence", lags=(1, 2), density=(0, 0.5)))
     'up to 2 hidden blocks of 8 units, tanh, any shortcuts, 0% to 50% of these, any recurrences up to lag 1 or 2'
     """
+    if isinstance(space, GraphSpace):
+        return space.describe()
     unit, kernel = "units", ""
     if space.kind == "convolution":
         unit, kernel = "channels", f"kernels of {_either(space.kernels)}, "
@@ -266,7 +282,7 @@ def _said(space: Space) -> str:
 
 def _counted(facts: Facts) -> str:
     different = f", of which {facts.architectures:,} are different" if facts.architectures is not None else ""
-    return f"{facts.points:,} points{different}"
+    return "points that can't be counted" if facts.points is None else f"{facts.points:,} points{different}"
 
 
 def _hidden(space: Space) -> str:

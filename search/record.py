@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
 
+from search.graph_space import GraphSpace
 from search.loading import Loading
 from search.objectives import refuse_unknown
 from search.one_of import AnySpace, OneOf
-from search.point import Point
+from search.point import AnyPoint, point_of
 from search.recipe import Recipe
 from search.space import Space
 
@@ -88,7 +89,10 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """As values that JSON can hold; ``Settings.from_dict`` reads it back."""
-        return asdict(self)
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "space"}
+        own |= {name: asdict(value) for name, value in own.items() if isinstance(value, Recipe | Loading)}
+        space = self.space.to_dict() if isinstance(self.space, GraphSpace) else asdict(self.space)
+        return {**own, "space": space, "constraints": dict(self.constraints)}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Settings":
@@ -117,13 +121,14 @@ class Record:
     epochs, seconds, curve : of training; 0 and empty for what was not trained. ``curve`` is the validation loss by
         epoch.
     loss, score : on the validation part after the best epoch; not a number if it diverged at once or was not trained.
-    measures : what else is to be small or limited, by name.
+    measures : what else is to be small or limited, by name; of a graph also its depth, parameters and FLOPs.
+    reason : why it failed, where it did.
     """
 
     number: int
     key: str
-    point: Point
-    canonical: Point
+    point: AnyPoint
+    canonical: AnyPoint
     status: str
     epochs: int
     loss: float
@@ -132,6 +137,7 @@ class Record:
     duplicate_of: int | None
     curve: tuple[float, ...] = field(repr=False)
     measures: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
 
     @property
     def is_valid(self) -> bool:
@@ -159,7 +165,7 @@ class Record:
         """The record that ``to_dict`` wrote; ValueError: a name that records do not have."""
         record = known(cls, record)
         numbers = {name: _number(record[name]) for name in ("loss", "score")}
-        points = {name: Point.from_dict(record[name]) for name in ("point", "canonical")}
+        points = {name: point_of(record[name]) for name in ("point", "canonical")}
         return cls(**{**record, **numbers, **points, "curve": tuple(map(_number, record["curve"]))})
 
 
@@ -183,7 +189,7 @@ class Row:
 
     name: str
     trial: int | None
-    point: Point | None
+    point: AnyPoint | None
     loss: float | None
     score: float | None
     test_loss: float | None
@@ -214,6 +220,8 @@ def known(cls: type[Any], record: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_space(record: Mapping[str, Any]) -> AnySpace:
     """The space that ``dataclasses.asdict`` wrote; ValueError: a name that spaces do not have."""
+    if "candidates" in record:
+        return GraphSpace.from_dict(known(GraphSpace, record))
     if "spaces" in record:
         return OneOf(tuple(Space(**known(Space, one)) for one in known(OneOf, record)["spaces"]))
     return Space(**known(Space, record))

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from machgraph.graph import order
 from machgraph.partition import Mask
 from search import wording
 from search.colours import STATUSES
+from search.graph_point import GraphPoint
 from search.importance import importance
 from search.numbers import grouped, loss_text, time_text
-from search.objectives import MEASURES, fronts
-from search.point import Point
+from search.objectives import MEASURES, fronts, sizes
+from search.point import AnyPoint
 from search.report_charts import curves, history, scale_data, tradeoffs
 from search.report_network import network
 from search.run import (
@@ -82,9 +84,9 @@ def write(folder: str | os.PathLike[str]) -> Path:
     if any(record.is_valid for record in records):
         if not (folder / BEST).exists():
             raise FileNotFoundError(f"{folder} has lost its {BEST}: put it back, or search in another folder")
-        from machgraph.io import load  # here, for torch takes seconds to import
+        from search.show import read_machine  # here, for torch takes seconds to import
 
-        machine = load(folder / BEST)
+        machine = read_machine(folder)
     from search.pictures import draw  # matplotlib takes its time too
 
     draw(folder / "pictures", machine, records, rival(rows), tradeoffs(settings, facts, records))
@@ -174,8 +176,12 @@ def render(
 # --- the leaderboard -------------------------------------------------------------------------------------------------
 
 
-def _glyph(facts: Facts, point: Point) -> tuple[list[int], str, str]:
+def _glyph(facts: Facts, point: AnyPoint) -> tuple[list[int], str, str]:
     """Widths, and who hears whom, at the same time and of the past: what the page draws in small."""
+    if isinstance(point, GraphPoint):  # its machines, all of one width
+        names = order(point.graph)
+        edges = [point.graph.has_edge(a, b) for i, b in enumerate(names) for a in names[:i]]
+        return [1] * len(names), packed(np.array(edges, dtype=bool)), ""
     now, past = point.mask, np.asarray(point.masks[1:].any(axis=0))
     return list(point.partition(facts.shape).widths), packed(now[np.tri(len(now), k=-1, dtype=bool)]), packed(past)
 
@@ -245,9 +251,7 @@ def _trial(facts: Facts, record: Record, extra: Sequence[str], front: dict[int, 
         list(STATUSES).index(record.status),
         _finite(record.score),
         _finite(record.loss if record.is_valid else math.nan),
-        point.depth,
-        point.parameters(facts.shape),
-        point.flops(facts.shape),
+        *sizes(point, facts.shape, record.measures).values(),
         record.epochs,
         point.learning_rate,
         _finite(record.seconds),

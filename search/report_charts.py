@@ -8,7 +8,7 @@ from typing import Any
 from search.colours import STATUSES
 from search.facts import Facts
 from search.numbers import counted, grouped, loss_text
-from search.objectives import UNITS, fronts
+from search.objectives import UNITS, fronts, sizes
 from search.record import Record, Row, Settings
 from search.scales import Scale, bends, cost_scale, count_scale, dots, loss_scale, polyline, stairs
 from search.wording import loss_name
@@ -298,8 +298,7 @@ def _getter(name: str, facts: Facts) -> Callable[[Record], float]:
     if name == "loss":
         return lambda record: record.loss
     exact: Mapping[str, Callable[[Record], float]] = {
-        "parameters": lambda record: record.canonical.parameters(facts.shape),
-        "flops": lambda record: record.canonical.flops(facts.shape),
-        "depth": lambda record: record.canonical.depth,
+        name: lambda record, name=name: sizes(record.canonical, facts.shape, record.measures)[name]  # type: ignore[misc]
+        for name in ("parameters", "flops", "depth")
     }
     return lambda record: record.measures[name] if name in record.measures else exact[name](record)

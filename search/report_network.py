@@ -17,7 +17,17 @@ ROW = 24  # px
 
 
 def network(machine: Any) -> dict[str, Any]:
-    """What the template is told of a parametric machine. A recurrence is shown by one turn of its loop over time."""
+    """What the template is told of a machine. A recurrence is shown by one turn of its loop over time.
+
+    An architecture of a graph space has no blocks.
+    """
+    from machgraph.architecture import Architecture  # here, for torch takes seconds to import
+
+    if isinstance(machine, Architecture):
+        turn = machine.graph
+        graphs = _forms(*(machine_diagram(turn, down=form == "tall") for form in FORMS))
+        told = {"lagged": False, "count": len(turn), "depth": machine.depth, "blocks": None, "mask": None}
+        return {**told, "machines": graphs, "stairs": stairs(turn), "steps": steps(turn)}
     lagged = machine.shortcuts.ndim == 3
     architecture = machine.architecture
     turn = architecture.turn if lagged else architecture.graph

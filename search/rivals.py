@@ -13,7 +13,7 @@ from machgraph.partition import lag_mask
 from search.data import Dataset, Part
 from search.evolution import accepted
 from search.objectives import accepting
-from search.point import Point, canonical, hyperparameters
+from search.point import AnyPoint, Point, canonical, hyperparameters
 from search.record import Row, Settings
 from search.shape import Shape
 
@@ -22,9 +22,12 @@ STREAM = 2**32  # of random numbers; the proposals of trial n come from stream n
 MOST_ROWS = 10_000  # that a support vector machine is trained on: its time grows with the square
 
 
-def draws(settings: Settings, shape: Shape) -> list[Point]:
+def draws(settings: Settings, shape: Shape) -> list[AnyPoint]:
     """Architectures drawn uniformly from what the constraints leave of the space: what luck alone finds."""
-    rng, accepts = np.random.default_rng((settings.seed, STREAM)), accepting(shape, settings.constraints)
+    rng, accepts = (
+        np.random.default_rng((settings.seed, STREAM)),
+        accepting(shape, settings.constraints, settings.space),
+    )
     return [canonical(accepted(lambda: settings.space.sample(rng), accepts)) for _ in range(DRAWS)]
 
 

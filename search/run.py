@@ -18,8 +18,9 @@ from typing import Any
 
 from search.config import is_written, to_toml
 from search.facts import Facts as Facts
-from search.objectives import fronts
-from search.point import Point, hyperparameters
+from search.graph_point import GraphPoint
+from search.objectives import TOLD, fronts, sizes
+from search.point import AnyPoint, hyperparameters, point_of
 from search.record import Record as Record
 from search.record import Row as Row
 from search.record import Settings as Settings
@@ -113,32 +114,41 @@ def write_ledger(folder: str | os.PathLike[str], records: Sequence[Record], fact
         valid = [record for record in records if record.is_valid]
         found = fronts([record.values(settings.objectives, settings.maximize) for record in valid])
         places = {record.number: int(place) for record, place in zip(valid, found, strict=True)}
-    own = sorted({name for record in records for name in record.measures} - {"depth", "parameters", "flops"})
+    own = sorted({name for record in records for name in record.measures} - {*TOLD})
+    reasons = any(record.reason for record in records)
     lines = [
         {
             **{name: getattr(record, name) for name in ("number", "status", "duplicate_of", "epochs", "loss", "score")},
             **({"front": places.get(record.number, "")} if len(settings.objectives) > 1 else {}),
             **{name: record.measures.get(name, "") for name in own},
-            "depth": point.depth,
-            "parameters": point.parameters(facts.shape),
-            "flops": point.flops(facts.shape),
-            "kind": point.kind,
-            "widths": "-".join(map(str, point.widths)),
-            "activations": " ".join(point.activations),
-            "edges": " ".join(f"{i}>{o}" for o, row in enumerate(point.shortcuts) for i in range(o) if row[i]),
-            "scales": "-".join(map(str, point.scales)),
-            "kernel": point.kernel,
-            "dilation": point.dilation,
-            "recurrences": " ".join(f"{i}>{o}@{lag}" for lag, o, i in zip(*point.masks.nonzero(), strict=True) if lag),
-            "timeblock": point.timeblock,
+            **sizes(point, facts.shape, record.measures),
+            **_architecture(point),
             **hyperparameters(point),
             "seconds": round(record.seconds, 3),
             "key": record.key,
+            **({"reason": record.reason} if reasons else {}),
         }
         for record in records
         for point in (record.canonical,)
     ]
     write_csv(Path(folder, LEDGER), lines)
+
+
+def _architecture(point: AnyPoint) -> dict[str, Any]:
+    """The columns of the ledger that tell it."""
+    if isinstance(point, GraphPoint):
+        return {"kind": point.kind, "machines": point.describe()}
+    return {
+        "kind": point.kind,
+        "widths": "-".join(map(str, point.widths)),
+        "activations": " ".join(point.activations),
+        "edges": " ".join(f"{i}>{o}" for o, row in enumerate(point.shortcuts) for i in range(o) if row[i]),
+        "scales": "-".join(map(str, point.scales)),
+        "kernel": point.kernel,
+        "dilation": point.dilation,
+        "recurrences": " ".join(f"{i}>{o}@{lag}" for lag, o, i in zip(*point.masks.nonzero(), strict=True) if lag),
+        "timeblock": point.timeblock,
+    }
 
 
 def write_leaderboard(folder: str | os.PathLike[str], rows: Sequence[Row], facts: Facts) -> None:
@@ -165,7 +175,7 @@ def read_leaderboard(folder: str | os.PathLike[str]) -> list[Row]:
             Row(
                 name=line["name"],
                 trial=int(line["trial"]) if line["trial"] else None,
-                point=Point.from_dict(json.loads(line["point"])) if line["point"] else None,
+                point=point_of(json.loads(line["point"])) if line["point"] else None,
                 depth=int(line["depth"]),
                 parameters=int(line["parameters"]),
                 flops=int(line["flops"]),

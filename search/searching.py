@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from machgraph.parametric_machine import ParametricMachine
     from search.driver import Listener, Result
     from search.one_of import AnySpace
-    from search.point import Point
+    from search.point import AnyPoint
     from search.record import Settings
     from search.trained import Trained
 
@@ -69,7 +69,7 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
     verbose: int
 
     _members: tuple[Trained, ...]
-    best_point_: Point
+    best_point_: AnyPoint
 
     def _search(self, dataset: Dataset, seed: int) -> None:
         """Search on the data, and take over what was found."""
@@ -106,11 +106,14 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
 
     def _settings(self, dataset: Dataset, seed: int) -> Settings:
         """What the parameters say; the rest follows from the data, as on the command line."""
+        from search.graph_space import GraphSpace
         from search.pace import paced
         from search.record import Settings
 
         if self.n_trials is None and self.time is None:
             raise ValueError("got n_trials=None and time=None: give at least one, or the search would not end")
+        if isinstance(self.space, GraphSpace):
+            raise ValueError("got a graph space, whose modules no estimator can save: give it to search.study.run")
         rows = len(dataset.train)
         recipe = default_recipe(rows)
         if self.epochs is not None:

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from machgraph.architecture import Architecture
 from machgraph.io import from_specification, load
 from machgraph.partition import lag_words
+from search.graph_io import is_graph, read_graph
+from search.graph_network import sketch
+from search.numbers import counted
 from search.run import BEST, ENSEMBLE, RUN, resuming
 
 if TYPE_CHECKING:
@@ -38,8 +42,10 @@ def machine_file(place: str | os.PathLike[str]) -> Path:
     return path
 
 
-def read_machine(place: str | os.PathLike[str]) -> "ParametricMachine":
+def read_machine(place: str | os.PathLike[str]) -> "ParametricMachine | Architecture":
     """The machine of a run, of a saved file, or, with new weights, of a description in JSON.
+
+    Of a graph space it is an architecture without its modules, which Python makes and no file holds.
 
     Raises
     ------
@@ -48,7 +54,7 @@ def read_machine(place: str | os.PathLike[str]) -> "ParametricMachine":
     """
     path = machine_file(place)
     if path.suffix.lower() != ".json":
-        return load(path)
+        return sketch(read_graph(path)[0]) if is_graph(path) else load(path)
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -62,12 +68,14 @@ def read_machine(place: str | os.PathLike[str]) -> "ParametricMachine":
 _EXAMPLE = '{"widths": [64, 32, 10], "activation": "relu", "shortcuts": null}'
 
 
-def describe(machine: "ParametricMachine") -> list[tuple[str, str]]:
+def describe(machine: "ParametricMachine | Architecture") -> list[tuple[str, str]]:
     """Labels and lines: summary, order, levels and the sizes of the cofiltration."""
+    if isinstance(machine, Architecture):
+        parts = [(m.name, f"{', '.join(m.reads)} → {', '.join(m.writes)}") for m in machine.machines]
+        return [("machine", f"a graph of {counted(len(parts), 'machine')}"), *parts, *_levels(machine)]
     architecture = machine.architecture
     blocks = "-".join(map(str, machine.partition.widths))
     edges = _shortcuts(machine.shortcuts)
-    sizes = [len(components) for components in architecture.cofiltration]
     size = f"{machine.parameter_count():,} parameters"
     if not machine.is_scaled:  # else it depends on the size of the input
         size += f", {machine.flops():,} FLOPs a sample{' and position' * (machine.dimensions > 0)}"
@@ -77,9 +85,16 @@ def describe(machine: "ParametricMachine") -> list[tuple[str, str]]:
         *scales,
         ("σ", ", ".join(activation.name for activation in machine.activation)),
         ("shortcuts", ", ".join(edges) or "none"),
+        *_levels(architecture, " in one turn of the loop over time" * (machine.shortcuts.ndim == 3)),
+    ]
+
+
+def _levels(architecture: Architecture, note: str = "") -> list[tuple[str, str]]:
+    sizes = [len(components) for components in architecture.cofiltration]
+    return [
         ("order", " ".join(architecture.order)),
         ("levels", " → ".join(", ".join(names) for names in architecture.levels)),
-        ("depth", f"{architecture.depth}{' in one turn of the loop over time' * (machine.shortcuts.ndim == 3)}"),
+        ("depth", f"{architecture.depth}{note}"),
         ("cofiltration", " ⊇ ".join(map(str, sizes)) + " components"),
     ]
 
@@ -92,8 +107,10 @@ def _shortcuts(mask: "Mask") -> list[str]:
     return [f"{j} → {i} ({lags})" for (i, j), lags in words.items() if j != i - 1 or lags != "lag 0"]
 
 
-def draw(machine: "ParametricMachine", path: Path) -> None:
+def draw(machine: "ParametricMachine | Architecture", path: Path) -> None:
     """Write a picture of a machine: its dependency graph, and below it which block hears which; or the graph as text.
+
+    Of a graph space the cofiltration takes the place of blocks.
 
     Parameters
     ----------
@@ -120,7 +137,7 @@ def draw(machine: "ParametricMachine", path: Path) -> None:
         raise ValueError(f"can't write {path}: the name of a picture ends in one of {known}")
     pictures = [figure.add_axes((0.0, 0.0, 1.0, 1.0), label=label) for label in ("graph", "shortcuts")]
     draw.dependency_graph(machine, pictures[0])
-    draw.shortcuts(machine, pictures[1])
+    (draw.cofiltration if isinstance(machine, Architecture) else draw.shortcuts)(machine, pictures[1])
     # The unit of both is a point at full size: so they get the sizes that they ask for, one below the other.
     sizes = [(abs(x1 - x0), abs(y1 - y0)) for ax in pictures for (x0, x1), (y0, y1) in [(ax.get_xlim(), ax.get_ylim())]]
     width, height = max(w for w, _ in sizes), sum(h for _, h in sizes)
@@ -154,6 +171,11 @@ def answer(
         files = sorted(Path(place, ENSEMBLE).glob("*.machgraph"), key=lambda path: int(path.stem))
         if not files:
             raise FileNotFoundError(f"{place} has no ensemble: give the folder of a run that has come to its end")
+    if is_graph(files[0]):
+        raise ValueError(
+            f"{files[0]} holds an architecture of a graph space, whose modules Python makes: predict from Python, with "
+            "search.load_graph(file, space)"
+        )
     members = [read(path) for path in files]
     encoder, found = members[0].encoder, answered(members, table)
     writer = csv.writer(out, lineterminator="\n")

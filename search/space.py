@@ -12,7 +12,7 @@ import numpy as np
 from machgraph.partition import Mask, Partition
 from search.count import class_count
 from search.point import KINDS as KINDS
-from search.point import Kind, Point
+from search.point import AnyPoint, Kind, Point
 from search.point import canonical as canonical
 from search.point import hyperparameters as hyperparameters
 from search.point import key as key
@@ -206,14 +206,14 @@ class Space:
             "transform": self.transforms,
         }
 
-    def encode(self, point: Point) -> Code:
+    def encode(self, point: AnyPoint) -> Code:
         """The code of a point; what belongs to unused blocks has its first choice.
 
         Raises
         ------
         ValueError : the point is not in the space.
         """
-        if point.kind != self.kind:
+        if not isinstance(point, Point) or point.kind != self.kind:
             raise ValueError(f"got a point of kind {point.kind!r}, which is not in the space: it has {self.kind!r}")
         code: Code = {name: choices[0] for name, choices in self.parameters.items()}
         code |= {"blocks": point.blocks, **hyperparameters(point)}

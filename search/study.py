@@ -10,9 +10,12 @@ from search.driver import Listener, go_on, start
 from search.driver import Result as Result
 from search.facts import Facts, facts_of, fingerprint
 from search.final import folds_of
+from search.graph_io import difference
+from search.graph_network import check_data
+from search.graph_space import GraphSpace
 from search.loading import dataset_of, is_loadable
 from search.objectives import refuse_impossible, refuse_unknown
-from search.one_of import transforms
+from search.one_of import AnySpace, transforms
 from search.run import Settings, read_facts, read_settings, refuse_used
 from search.suggest import DIFFERENTIABLE
 from search.transform import GIVEN
@@ -47,6 +50,8 @@ def run(
 def refuse_unfit(settings: Settings, dataset: Dataset) -> None:
     """ValueError: the settings do not fit the data, each in a sentence of its own."""
     refuse_unknown(settings.objectives, "objective", ("loss",))
+    if isinstance(settings.space, GraphSpace):
+        check_data(settings.space, dataset.shape)
     refuse_impossible(settings.space, dataset.shape, settings.constraints, settings.seed)
     folds_of(dataset, settings)
     if settings.strategy == DIFFERENTIABLE:
@@ -60,6 +65,7 @@ def resume(
     on_event: Listener = lambda event: None,
     *,
     dataset: Dataset | None = None,
+    space: GraphSpace | None = None,
     trials: int | None = None,
     seconds: float | None = None,
 ) -> Result:
@@ -70,13 +76,14 @@ def resume(
     folder : of the run.
     on_event : told of every step, in the same thread.
     dataset : the one that the search was begun with, where it can't be loaded again by the settings.
+    space : the one that is searched, if it is a graph space, whose factories no folder holds.
     trials, seconds : how many more, from now on, in place of the limits that the search was begun with.
 
     Raises
     ------
     FileNotFoundError : no run is there, or its data are gone.
-    ValueError : ``trials`` or ``seconds`` is not positive, the data are others or must be given, or this version
-        proposes other trials than the one that began the search.
+    ValueError : ``trials`` or ``seconds`` is not positive, the data or the graph space are others or must be given, or
+        this version proposes other trials than the one that began the search.
     BlockingIOError : another process searches there.
     OSError : the folder can't be written, or the disk is full; finished generations are kept.
     """
@@ -85,6 +92,8 @@ def resume(
     more = trials is not None or seconds is not None
     if more:
         settings = replace(settings, trials=trials, seconds=seconds)  # refuses what is not positive
+    if not facts.objective:  # else there are no data to go on with, which comes next
+        settings = replace(settings, space=_given(settings.space, space, folder))
     dataset = _same(settings, facts, folder, dataset)
     return go_on(settings, facts, OnData(settings, facts, dataset, folder), folder, on_event, more=more)
 
@@ -108,3 +117,19 @@ def _same(settings: Settings, facts: Facts, folder: Path, given: Dataset | None)
         raise ValueError(f"got other data than {folder} was begun with: give the same, split by the same seed")
     files = " or ".join(name for name in (settings.source, settings.loading.held_out) if name)
     raise ValueError(f"{files} has changed since {folder} was begun: put it back, or start a new search")
+
+
+def _given(stored: AnySpace, space: GraphSpace | None, folder: Path) -> AnySpace:
+    """The space to go on in: a graph space as it is given, which must be the one that the search was begun with."""
+    if not isinstance(stored, GraphSpace):
+        if space is not None:
+            raise ValueError(f"got a graph space for {folder}, which searches another: leave it out")
+        return stored
+    if space is None:
+        raise ValueError(
+            f"{folder} searches a graph space, whose factories are functions of Python: go on from Python, with "
+            "search.study.resume(folder, space=...)"
+        )
+    if space != stored:
+        raise ValueError(f"{folder} was begun with another graph space: {difference(stored, space)}")
+    return space

@@ -14,13 +14,13 @@ from optuna.trial import FrozenTrial, Trial
 
 from search.evolution import RegularizedEvolution, accepted, distributions
 from search.one_of import AnySpace
-from search.point import Point
+from search.point import AnyPoint
 
 STRATEGIES = ("random", "tpe", "nsga2", "evolution")
 DIFFERENTIABLE = "differentiable"  # of what is trained, not of earlier trials: it begins a search on data
 
 
-def suggest(trial: Trial, space: AnySpace) -> Point:
+def suggest(trial: Trial, space: AnySpace) -> AnyPoint:
     """The point of a trial: the same parameters for every trial, those of unused blocks too.
 
     A space of varying size would make Optuna's TPE fall back, silently, to one parameter at a time.
@@ -30,7 +30,7 @@ def suggest(trial: Trial, space: AnySpace) -> Point:
 
 
 def sampler(
-    strategy: str, *, seed: int, space: AnySpace, accepts: Callable[[Point], bool] = lambda point: True
+    strategy: str, *, seed: int, space: AnySpace, accepts: Callable[[AnyPoint], bool] = lambda point: True
 ) -> BaseSampler:
     """The sampler of a strategy. Asked for the same trial of the same study it answers the same, restarted or not.
 
@@ -75,7 +75,7 @@ class _Restartable(BaseSampler):
     """
 
     def __init__(
-        self, build: Callable[..., BaseSampler], *, seed: int, space: AnySpace, accepts: Callable[[Point], bool]
+        self, build: Callable[..., BaseSampler], *, seed: int, space: AnySpace, accepts: Callable[[AnyPoint], bool]
     ) -> None:
         self._build, self._seed, self._space, self._accepts = build, seed, space, accepts
 

@@ -3,12 +3,16 @@
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from search.candidate import Candidate
 from search.config import is_written
+from search.graph_point import GraphPoint
+from search.graph_space import GraphSpace
 from search.numbers import counted, grouped, loss_text, time_text
+from search.objectives import sizes
+from search.point import Point
 from search.run import CONFIG, Facts, Record, Row, Settings, resuming
 
 
@@ -76,18 +80,28 @@ def counts(settings: Settings, facts: Facts, records: Sequence[Record]) -> str:
     spent = time_text(sum(record.seconds for record in records))
     repeated = f"; {grouped(again)} were proposed again and not trained twice" if again else ""
     different = "" if facts.architectures is None else f", which are {grouped(facts.architectures)} different networks"
+    held = "It is not known how many points the space holds."
+    if facts.points is not None:
+        held = f"The space holds {grouped(facts.points)} points{different}."
     return (
         f"{counted(len(records), 'trial')}, {grouped(len(records) - again)} trained in {spent}{repeated}. "
-        f"The space holds {grouped(facts.points)} points{different}. "
+        f"{held} "
         f"Strategy {settings.strategy}, seed {settings.seed}."
     )
 
 
 def network(machine: Any, facts: Facts, best: Record | None) -> str:
     """The size of the network found."""
+    if best and isinstance(best.canonical, GraphPoint):
+        size = sizes(best.canonical, facts.shape, best.measures)
+        told = [f"depth {size['depth']}"]
+        told += [counted(size["parameters"], "parameter")] if "parameters" in best.measures else []
+        told += [counted(size["flops"], "FLOP") + " a sample"] if "flops" in best.measures else []
+        said = f"{best.canonical.describe()}; {', '.join(told)}."
+        return f"{said} Trial {best.number}, learning rate {best.point.learning_rate:g}."
     widths, lagged = machine.partition.widths, machine.shortcuts.ndim == 3
     edges = (machine.shortcuts[0] if lagged else machine.shortcuts).nonzero()
-    flops = best.canonical.flops(facts.shape) if best else machine.flops()
+    flops = best.canonical.flops(facts.shape) if best and isinstance(best.canonical, Point) else machine.flops()
     skips = sum(int(i) > int(j) + 1 for i, j in zip(*edges, strict=True))
     past = f", {counted(int(machine.shortcuts[1:].sum()), 'recurrence')}" if lagged else ""
     said = (
@@ -100,11 +114,17 @@ def network(machine: Any, facts: Facts, best: Record | None) -> str:
 
 
 def commands(settings: Settings, folder: Path) -> dict[str, str]:
-    """What to type to get the same run, and to go on with this one; none of that for an objective of one's own."""
+    """What to type to get the same run, and to go on with this one: in Python, where that can't be typed in a shell."""
     if settings.target is None and ":" in settings.source:
-        again = f"optimize({settings.source.partition(':')[2]}, space, shape, out={str(folder)!r}"
+        shape = "" if isinstance(settings.space, GraphSpace) else " shape,"
+        again = f"optimize({settings.source.partition(':')[2]}, space,{shape} out={str(folder)!r}"
         note = f"The objective is {settings.source}. All settings are in run.json."
         return {"search": f"{again})", "resume": f"{again}, resume=True)", "note": note}
+    if isinstance(settings.space, GraphSpace):
+        again = f"study.run(settings, dataset, {str(folder)!r})"
+        go_on = f"study.resume({str(folder)!r}, dataset=dataset, space=space)"
+        note = "All settings are in run.json, but for the factories, which it tells by name."
+        return {"search": again, "resume": go_on, "note": note}
     note = "Results repeat exactly on the same machine, with the same versions and number of threads."
     if settings.seconds is not None:
         note += " A search that ends by time may get further, or less far, on another day."
@@ -117,10 +137,13 @@ def commands(settings: Settings, folder: Path) -> dict[str, str]:
 
 def tables(settings: Settings, facts: Facts) -> list[tuple[str, list[tuple[str, str]]]]:
     """Settings and versions, by title."""
-    content = asdict(settings)
+    content = settings.to_dict()
     space, recipe, loading = (content.pop(name) for name in ("space", "recipe", "loading"))
     if not facts.objective:  # "time" is the column that tells it
         content |= {"time column" if name == "time" else name: value for name, value in loading.items()}
+    if isinstance(settings.space, GraphSpace):
+        space |= {"candidates": [_candidate(one) for one in settings.space.candidates]}
+        space |= {"shapes": [f"{name} {shape}" for name, shape in settings.space.known] or None}
     return [
         ("Settings", _said(content)),
         *(
@@ -130,6 +153,18 @@ def tables(settings: Settings, facts: Facts) -> list[tuple[str, list[tuple[str, 
         ("Recipe of the training", _said(recipe)),
         ("Versions", _said(facts.versions)),
     ]
+
+
+def _candidate(candidate: Candidate) -> str:
+    """
+    >>> _candidate(Candidate("f", dict, ("x", "h"), ("y",), required=True, described="builtins:dict"))
+    'f(x | h) → y, required, builtins:dict'
+    """
+    arguments = ", ".join(" | ".join(port) for port in candidate.ports)
+    most = [("up to {} copies", candidate.copies if candidate.copies > 1 else None)]
+    most += [("at most {} read", candidate.max_reads), ("at most {} written", candidate.max_writes)]
+    notes = ["required"] * candidate.required + [note.format(number) for note, number in most if number is not None]
+    return ", ".join([f"{candidate.name}({arguments}) → {' | '.join(candidate.writes)}", *notes, candidate.described])
 
 
 def _said(entries: Mapping[str, Any]) -> list[tuple[str, str]]:

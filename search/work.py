@@ -3,17 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from machgraph.io import save
-from machgraph.parametric_machine import ParametricMachine
 from search.data import Dataset
 from search.encoder import Encoder
 from search.facts import Facts
 from search.final import final, folds_of
+from search.graph_io import save_graph
+from search.graph_network import Network
+from search.graph_point import GraphPoint
+from search.graph_space import GraphSpace
+from search.graph_training import train_graphs
 from search.objectives import accepting
 from search.one_of import AnySpace, OneOf
-from search.point import Point, hyperparameters
+from search.point import AnyPoint, Point, hyperparameters
 from search.population import Outcome, Progress, train
 from search.recipe import Recipe
 from search.record import Record, Row, Settings
@@ -31,7 +35,7 @@ def gateable(space: AnySpace) -> list[Space]:
     ValueError : there is none.
     """
     spaces = space.spaces if isinstance(space, OneOf) else (space,)
-    found = [one for one in spaces if one.shortcuts == "free" and one.kind != "recurrence"]
+    found = [one for one in spaces if isinstance(one, Space) and one.shortcuts == "free" and one.kind != "recurrence"]
     if not found:
         raise ValueError(
             "got the differentiable strategy for a space without free shortcuts of dense machines or convolutions: "
@@ -43,11 +47,11 @@ def gateable(space: AnySpace) -> list[Space]:
 class Work(Protocol):
     """What the driver of a search leaves to others."""
 
-    def begin(self, number: int) -> Sequence[Point]:
+    def begin(self, number: int) -> Sequence[AnyPoint]:
         """What the first generation is to hold, at most so many; the strategy proposes the rest."""
 
     def train(
-        self, points: Sequence[Point], costs: Sequence[Sequence[float]], recipe: Recipe, progress: Progress
+        self, points: Sequence[AnyPoint], costs: Sequence[Sequence[float]], recipe: Recipe, progress: Progress
     ) -> list[Outcome]:
         """The outcomes of a generation; ``costs`` are what else is to be small, of each point."""
 
@@ -65,24 +69,27 @@ class OnData:
         self.settings, self.facts, self.dataset, self.folder = settings, facts, dataset, folder
         self.folds = folds_of(dataset, settings)
 
-    def begin(self, number: int) -> list[Point]:
+    def begin(self, number: int) -> list[AnyPoint]:
         """The cuts of gated machines, of each kind as many, if that is the strategy."""
         if self.settings.strategy != DIFFERENTIABLE:
             return []
         from search.differentiable import proposals
 
         settings, spaces = self.settings, gateable(self.settings.space)
-        accepts, found = accepting(self.dataset.shape, settings.constraints), list[Point]()
+        accepts, found = accepting(self.dataset.shape, settings.constraints), list[AnyPoint]()
         for i, space in enumerate(spaces):
             wish = number * (i + 1) // len(spaces) - number * i // len(spaces)
             found += proposals(space, self.folds[0], settings.recipe, (settings.seed, i), wish)
         return [point for point in found if accepts(point)]
 
     def train(
-        self, points: Sequence[Point], costs: Sequence[Sequence[float]], recipe: Recipe, progress: Progress
+        self, points: Sequence[AnyPoint], costs: Sequence[Sequence[float]], recipe: Recipe, progress: Progress
     ) -> list[Outcome]:
         """Side by side, halved at the rungs."""
-        return train(points, self.folds, recipe, self.settings.seed, progress, costs=costs)
+        if isinstance(self.settings.space, GraphSpace):
+            space, seed = self.settings.space, self.settings.seed
+            return train_graphs(space, points, self.folds, recipe, seed, progress, costs=costs)
+        return train(cast("Sequence[Point]", points), self.folds, recipe, self.settings.seed, progress, costs=costs)
 
     def keep(self, record: Record, outcome: Outcome) -> None:
         """With the weights that it was measured with."""
@@ -103,9 +110,7 @@ class OnData:
             self._save(record, machine, encoder, f"{ENSEMBLE}/{place}.machgraph", sharpness=sharpness)
         return list(ended.rows)
 
-    def _save(
-        self, winner: Record, machine: ParametricMachine, encoder: Encoder, name: str = BEST, **more: float | None
-    ) -> None:
+    def _save(self, winner: Record, machine: Any, encoder: Encoder, name: str = BEST, **more: float | None) -> None:
         """Write a machine with all that ``predict`` needs; a number that is none is not there."""
         metadata: dict[str, Any] = {
             "dataset": self.dataset.name,
@@ -120,4 +125,10 @@ class OnData:
             **more,
         }
         there = {name: None if value != value else value for name, value in metadata.items()}
-        save(machine, self.folder / name, there)
+        if isinstance(machine, Network):
+            assert isinstance(self.settings.space, GraphSpace)
+            assert isinstance(winner.canonical, GraphPoint)
+            space, point = self.settings.space, winner.canonical
+            save_graph(machine.architecture, space, point, self.folder / name, {**there, "size": machine.size})
+        else:
+            save(machine, self.folder / name, there)
