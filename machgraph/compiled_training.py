@@ -63,6 +63,10 @@ class CompiledTrainer:
         """Copies, in the shapes of the machine."""
         return self.members[candidate].weights()
 
+    def take(self, candidate: "Candidate") -> None:
+        """Go on from the machine's present weights."""
+        self.members[candidate].take()
+
     def _each(self, do: Callable[["_Member"], Any]) -> "dict[Candidate, Any]":
         """What it gives for each candidate; every thread takes the next one as soon as it is free."""
         results: dict[Candidate, Any] = {}
@@ -144,6 +148,12 @@ class _Member:
         matrices, bias = (torch.from_numpy(array) for array in self.state[:2])
         weight = matrices.movedim(0, -1).reshape(machine.weight.shape).clone()
         return weight, None if machine.bias is None else bias.clone()
+
+    def take(self) -> None:
+        machine = self.candidate.machine
+        self.state[0][:] = machine.matrices(machine.weight.detach()).numpy()
+        if machine.bias is not None:
+            self.state[1][:] = machine.bias.detach().numpy()
 
     def _layout(self, size: tuple[int, ...]) -> Any:
         """What the loop is told of the machine, and where its outputs are read, for positions of this size."""

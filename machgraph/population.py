@@ -62,6 +62,10 @@ class Candidate:
             if self.machine.bias is not None and bias is not None:
                 self.machine.bias.copy_(bias)
 
+    def take(self) -> None:
+        """Go on from the machine's weights, which were changed after ``store``; the running means stay."""
+        self._trainer.take(self)
+
 
 Rates = Mapping[Candidate, NDArray[np.float64]]
 
@@ -83,6 +87,9 @@ class Trainer(Protocol):
 
     def weights(self, candidate: Candidate) -> tuple[Tensor, Tensor | None]:
         """Copies, in the shapes of the machine."""
+
+    def take(self, candidate: Candidate) -> None:
+        """Go on from the machine's present weights."""
 
 
 class Population:

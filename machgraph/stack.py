@@ -110,6 +110,14 @@ class StackedTrainer:
         weight = state.weight.movedim(0, -1).reshape(machine.weight.shape).clone()
         return weight, None if machine.bias is None else state.bias.clone()
 
+    def take(self, candidate: "Candidate") -> None:
+        """Go on from the machine's present weights."""
+        self._unstack()
+        machine, state = candidate.machine, self.states[candidate]
+        state.weight.copy_(machine.matrices(machine.weight.detach()))
+        if machine.bias is not None:
+            state.bias.copy_(machine.bias.detach())
+
     def _unstack(self) -> None:
         for stack in self.stacks:
             self.states |= {candidate: stack.state(candidate) for candidate in stack.candidates}

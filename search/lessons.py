@@ -1,5 +1,6 @@
 """What candidates learn from a data set and are measured on, the same for all of them."""
 
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Literal
 
@@ -13,12 +14,25 @@ from machgraph.training import Batches, Objective, batches
 from search.data import Dataset, Part
 from search.graph_network import Network
 from search.machine import answers, laid_out, reading
-from search.point import Kind
+from search.point import Kind, Point
 from search.recipe import Recipe
 from search.transform import GIVEN
 
+Features = NDArray[np.float32]
+
 CHUNK = 1024  # samples that are measured at once
 KEPT = 2**28  # bytes of shuffled samples that are kept for those who come to an epoch later
+
+
+@dataclass(frozen=True)
+class Course:
+    """What of a point decides on its batches: the fields of ``Point``; those with equal courses read the same ones."""
+
+    kind: Kind
+    batch_size: int
+    smoothing: float | None = None
+    input_noise: float = 0.0
+    input_dropout: float = 0.0
 
 
 class Lessons:
@@ -42,11 +56,17 @@ class Lessons:
         self._validation: dict[Kind, tuple[Batches, ...]] = {}
         self._keeps = dataset.train.x.nbytes * recipe.epochs <= KEPT
 
-    def objective(self, kind: Kind) -> Objective:
-        """What a machine of this kind descends on."""
+    def course(self, point: Point) -> Course:
+        """That of a point; no batch has more samples than there are."""
+        size = min(point.batch_size, len(self.dataset.train))
+        return Course(point.kind, size, point.smoothing, point.input_noise, point.input_dropout)
+
+    def objective(self, course: Course) -> Objective:
+        """What a machine descends on."""
         if self.dataset.task == "regression":
-            return Objective("squared_error", reading(kind))
-        return Objective("cross_entropy", reading(kind), label_smoothing=self.recipe.label_smoothing)
+            return Objective("squared_error", reading(course.kind))
+        smoothing = self.recipe.label_smoothing if course.smoothing is None else course.smoothing
+        return Objective("cross_entropy", reading(course.kind), label_smoothing=smoothing)
 
     def steps(self, size: int) -> int:
         """Of an epoch, in batches of this size."""
@@ -57,15 +77,21 @@ class Lessons:
         rows = np.random.default_rng((self._seed, number)).permutation(len(self.dataset.train))
         return rows[: self.steps(size) * size]
 
-    def epoch(self, number: int, kind: Kind, size: int) -> Batches:
-        """The batches of an epoch, counted from 0, as a machine of this kind reads them."""
+    def epoch(self, number: int, course: Course) -> Batches:
+        """The batches of an epoch, counted from 0, as a machine reads them."""
+        kind, size = course.kind, course.batch_size
+        is_plain = not course.input_noise and not course.input_dropout
         with self._lock:
-            found = self._kept.get((number, kind, size))
+            found = self._kept.get((number, kind, size)) if is_plain else None
         if found is not None:
             return found
         train = self.dataset.train
-        (data,) = batches(self._inputs(train, kind), targets(train), size, torch.from_numpy(self.order(number, size)))
-        if self._keeps:
+        order = self.order(number, size)
+        if not is_plain:  # not kept, for each strength has its own
+            train = train.take(order)
+            train, order = replace(train, x=self._disturbed(train.x, number, course)), np.arange(len(train))
+        (data,) = batches(self._inputs(train, kind), targets(train), size, torch.from_numpy(order))
+        if self._keeps and is_plain:
             with self._lock:
                 self._kept[number, kind, size] = data
         return data
@@ -88,6 +114,16 @@ class Lessons:
             return said
         values = self.dataset.encoder.decode(said).values
         return self.given.encoder.scaled(values)[:, None].astype(np.float64)
+
+    def _disturbed(self, x: Features, number: int, course: Course) -> Features:
+        """With noise, and some features left out: the same ones for all, as far as their strengths are the same."""
+        if course.input_noise:
+            noise = np.random.default_rng((self._seed, number, 1)).standard_normal(x.shape, dtype=np.float32)
+            x = x + np.float32(course.input_noise) * noise
+        if course.input_dropout:
+            left = np.random.default_rng((self._seed, number, 2)).random(x.shape, dtype=np.float32)
+            x = np.where(left >= course.input_dropout, x / np.float32(1 - course.input_dropout), np.float32(0))
+        return x
 
     def _inputs(self, part: Part, kind: Kind) -> Tensor:
         return laid_out(torch.from_numpy(part.x), self.dataset.shape, kind)

@@ -29,9 +29,10 @@ def mutate(point: Point, space: Space, rng: Generator) -> Point:
     >>> mutate(linear, space, np.random.default_rng(1)).learning_rate
     0.01
     """
-    for kind in rng.permutation(len(_MUTATIONS)):
+    mutations = (*_MUTATIONS, *(_stepper(name, _strengths(name)) for name in space.regularizers))
+    for kind in rng.permutation(len(mutations)):
         draft = _Draft.of(point)
-        if _MUTATIONS[kind](draft, space, rng):
+        if mutations[kind](draft, space, rng):
             return draft.point(space)
     return point
 
@@ -174,6 +175,10 @@ def _stepper(name: str, choices: Callable[[Space], Sequence[Any]]) -> Callable[[
         return True
 
     return step
+
+
+def _strengths(name: str) -> Callable[[Space], Sequence[Any]]:
+    return lambda space: space.regularizers[name]
 
 
 def _step_head(draft: _Draft, space: Space, rng: Generator) -> bool:

@@ -102,6 +102,12 @@ class OneOf:
 AnySpace = Space | OneOf | GraphSpace
 
 
+def smooths(space: AnySpace) -> bool:
+    """Whether some points have a label smoothing of their own."""
+    spaces = space.spaces if isinstance(space, OneOf) else (space,)
+    return any(isinstance(one, Space) and one.smoothings is not None for one in spaces)
+
+
 def transforms(space: AnySpace) -> set[str]:
     """Of the numbers to answer, all that a point may have."""
     spaces = space.spaces if isinstance(space, OneOf) else (space,)

@@ -27,6 +27,12 @@ OWNERS: Mapping[str, Kind] = {  # fields that a single kind has
     **dict.fromkeys(("recurrences", "timeblock"), "recurrence"),
 }
 ARCHITECTURE = ("kind", "widths", "activations", "shortcuts", *OWNERS)
+REGULARIZERS: Mapping[str, float | None] = {  # and which value of each does nothing
+    "block_penalty": 0.0,
+    "smoothing": None,
+    "input_noise": 0.0,
+    "input_dropout": 0.0,
+}
 Edges = tuple[tuple[bool, ...], ...]  # [block_out][block_in]
 
 
@@ -51,6 +57,14 @@ class Point:
         hears nothing, and no hidden block hears the output. ``shortcuts`` are those at lag 0.
     timeblock : of a recurrence: steps of time that are updated at once; blocks that do not come before are heard at
         this lag at least.
+    block_penalty : the group lasso over the weights of each pair of blocks, in a recurrence at each lag, as a proximal
+        step after each epoch: see ``machgraph.regularize.shrink_blocks``. In units of the longest way of AdamW: with 1
+        no weight could grow faster than it shrinks.
+    smoothing : of the classes that are trained on, in place of the recipe's; ``None``: the recipe's.
+    input_noise : standard deviation of the noise that is added to the features in training, in the unit in which they
+        are read: for numbers, their standard deviation.
+    input_dropout : share of the features that are 0 in training, drawn anew for each sample and epoch; the others are
+        as much larger.
 
     Raises
     ------
@@ -84,6 +98,10 @@ class Point:
     dilation: int = 1
     recurrences: tuple[Edges, ...] = ()
     timeblock: int = 1
+    block_penalty: float = 0.0
+    smoothing: float | None = None
+    input_noise: float = 0.0
+    input_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         """Check, and turn lists and arrays into tuples."""
@@ -102,6 +120,9 @@ class Point:
         for name in ("batch_size", "kernel", "dilation", "timeblock"):
             if getattr(self, name) < 1:
                 raise ValueError(f"got {name}={getattr(self, name)!r}: it must be at least 1")
+        for name in REGULARIZERS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, regular(name, getattr(self, name)))
         if self.transform not in (GIVEN, *TRANSFORMS):
             raise ValueError(f"got transform={self.transform!r}: it is one of {', '.join((GIVEN, *TRANSFORMS))}")
         mask = shortcut_mask(self.shortcuts, len(widths) + 2)
@@ -236,9 +257,12 @@ class Point:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Point":
-        """The point that ``to_dict`` wrote; ValueError: other names than the fields of a point."""
+        """The point that ``to_dict`` wrote; ValueError: other names than the fields of a point.
+
+        Regularizers that are not named do nothing.
+        """
         names = [field.name for field in fields(cls)]
-        if set(record) != set(names):
+        if set(record) | set(REGULARIZERS) != set(names):
             raise ValueError(f"got a record with {', '.join(record) or 'nothing'}: a point has {', '.join(names)}")
         return cls(**record)
 
@@ -367,7 +391,7 @@ def hyperparameters(point: AnyPoint) -> dict[str, Any]:
     """What a point says beside its architecture.
 
     >>> hyperparameters(Point((), (), ((False, False), (True, False)), 0.01))
-    {'learning_rate': 0.01, 'weight_decay': 0.3, 'batch_size': 64, 'transform': 'given'}
+    {'learning_rate': 0.01, 'weight_decay': 0.3, 'batch_size': 64, 'transform': 'given', 'block_penalty': 0.0, ...}
     """
     return {f.name: getattr(point, f.name) for f in fields(point) if f.name not in _architecture(point)}
 
@@ -386,6 +410,25 @@ def point_of(record: Mapping[str, Any]) -> AnyPoint:
     return GraphPoint.from_dict(record) if record.get("kind") == "graph" else Point.from_dict(record)
 
 
+def regular(name: str, value: float) -> float:
+    """How strong a regularizer is, as a float.
+
+    Raises
+    ------
+    ValueError : it is below 0 or not finite, or a share or a smoothing not below 1.
+
+    Examples
+    --------
+    >>> regular("smoothing", 1)
+    Traceback (most recent call last):
+    ValueError: got smoothing=1: it must be a number from 0 to below 1
+    """
+    most, said = (1.0, " to below 1") if name in ("smoothing", "input_dropout") else (math.inf, " on, and finite")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < most:
+        raise ValueError(f"got {name}={value!r}: it must be a number from 0{said}")
+    return float(value)
+
+
 def key(point: AnyPoint, *, seed: int, budget: int) -> str:
     """What names a training run: SHA-256 over canonical form, hyperparameters, seed and budget, as 64 hex digits.
 
@@ -402,7 +445,11 @@ def key(point: AnyPoint, *, seed: int, budget: int) -> str:
     record = canonical(point).to_dict()
     content = {
         "architecture": {name: record[name] for name in _architecture(point)},
-        "hyperparameters": hyperparameters(point),
+        "hyperparameters": {
+            name: value
+            for name, value in hyperparameters(point).items()
+            if name not in REGULARIZERS or value != REGULARIZERS[name]
+        },
         "seed": index(seed),
         "budget": index(budget),
     }

@@ -19,9 +19,10 @@ from torch import Tensor
 from machgraph.compiled_training import trains
 from machgraph.parametric_machine import ParametricMachine
 from machgraph.population import Candidate, Population
+from machgraph.regularize import shrink_blocks
 from machgraph.training import Optimizer
 from search.data import Dataset, Part
-from search.lessons import Lessons
+from search.lessons import Course, Lessons
 from search.machine import answers, build
 from search.objectives import order
 from search.point import Kind, Point
@@ -242,32 +243,35 @@ class _Group:
 
     def __init__(self, runners: Sequence[_Runner], lessons: ByTransform) -> None:
         self.running, self.done = list(runners), 0
-        made: dict[tuple[Lessons, Kind, int], Population] = {}
+        made: dict[tuple[Lessons, Course], Population] = {}
         for runner in runners:
             point = runner.point
             settings = Optimizer("adamw", learning_rate=point.learning_rate, weight_decay=point.weight_decay)
             for machine, one in zip(runner.machines, lessons[point.transform], strict=True):
-                kind = one, point.kind, min(point.batch_size, len(one.dataset.train))
-                if kind not in made:
-                    made[kind] = Population(one.objective(point.kind), threads=1)
-                runner.candidates.append(made[kind].enter(machine, settings))
-        self.populations = [(*kind, population) for kind, population in made.items()]
+                taken = one, one.course(point)
+                if taken not in made:
+                    made[taken] = Population(one.objective(taken[1]), threads=1)
+                runner.candidates.append(made[taken].enter(machine, settings))
+        self.populations = [(*taken, population) for taken, population in made.items()]
 
     def run(self, end: int, patience: int | None, stopped: Event) -> None:
         """Train up to an epoch, those who do not end before."""
         while self.running and self.done < end and not stopped.is_set():
             measured: dict[Candidate, Measured] = {}
             owners = {candidate: runner for runner in self.running for candidate in runner.candidates}
-            for lessons, kind, size, population in self.populations:
+            for lessons, course, population in self.populations:
                 if not population.candidates:
                     continue
-                steps, lengths = lessons.steps(size), [owners[c].length for c in population.candidates]
+                lengths = [owners[c].length for c in population.candidates]
+                steps = lessons.steps(course.batch_size)
                 rates = {
                     n: [lessons.recipe.rate((self.done + k / steps) / n) for k in range(steps)] for n in set(lengths)
                 }
-                population.descend(lessons.epoch(self.done, kind, size), [rates[n] for n in lengths])
+                population.descend(lessons.epoch(self.done, course), [rates[n] for n in lengths])
+                for candidate, n in zip(population.candidates, lengths, strict=True):
+                    _shrink(candidate, owners[candidate].point, sum(rates[n]))
                 if any(owners[candidate].is_measured for candidate in population.candidates):
-                    measured |= _measured(population, lessons, kind)
+                    measured |= _measured(population, lessons, course.kind)
             self.done += 1
             for runner in self.running:
                 if runner.is_measured:
@@ -284,6 +288,14 @@ class _Group:
             for *_, population in self.populations:
                 population.leave([candidate for candidate in population.candidates if candidate in leaving])
             self.running = [runner for runner in self.running if runner.status is None]
+
+
+def _shrink(candidate: Candidate, point: Point, way: float) -> None:
+    """The proximal step of the point's penalty for blocks, after so many steps at the peak of the learning rate."""
+    if point.block_penalty:
+        candidate.store()
+        shrink_blocks(candidate.machine, point.block_penalty * point.learning_rate * way)
+        candidate.take()
 
 
 def _measured(population: Population, lessons: Lessons, kind: Kind) -> dict[Candidate, Measured]:

@@ -12,7 +12,8 @@ import numpy as np
 from machgraph.partition import Mask, Partition
 from search.count import class_count
 from search.point import KINDS as KINDS
-from search.point import AnyPoint, Kind, Point
+from search.point import REGULARIZERS as REGULARIZERS
+from search.point import AnyPoint, Kind, Point, regular
 from search.point import canonical as canonical
 from search.point import hyperparameters as hyperparameters
 from search.point import key as key
@@ -27,6 +28,13 @@ Triple = tuple[int, int, int]  # lag, block_out, block_in
 OWNERS: Mapping[str, Kind] = {  # what a single kind has
     **dict.fromkeys(("kernels", "dilations", "max_scale", "heads"), "convolution"),
     **dict.fromkeys(("lags", "timeblocks", "recurrences"), "recurrence"),
+}
+
+STRENGTHS: Mapping[str, str] = {  # of each regularizer of a point: the field of a space with its choices
+    "block_penalty": "block_penalties",
+    "smoothing": "smoothings",
+    "input_noise": "input_noises",
+    "input_dropout": "input_dropouts",
 }
 
 DRAWS = 100  # until one is no constant
@@ -62,6 +70,8 @@ class Space:
         that no lag reaches would leave no recurrence.
     recurrences : of a recurrence: ``free``, where at each lag each block but the input hears each but the output, or
         not; ``all`` of these; or ``own``, where each hidden block hears its own past.
+    block_penalties, smoothings, input_noises, input_dropouts : regularizers to choose from, see ``Point``; increasing.
+        ``smoothings`` are of classes alone; ``None``: the recipe's.
 
     Raises
     ------
@@ -93,6 +103,10 @@ class Space:
     lags: tuple[int, ...] = (0,)
     timeblocks: tuple[int, ...] = (1,)
     recurrences: Recurrences = "free"
+    block_penalties: tuple[float, ...] = (0.0,)
+    smoothings: tuple[float, ...] | None = None
+    input_noises: tuple[float, ...] = (0.0,)
+    input_dropouts: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
         """Check, and turn lists into tuples."""
@@ -106,13 +120,16 @@ class Space:
             )
         numbers = (
             "widths", "learning_rates", "weight_decays", "batch_sizes", "kernels", "dilations", "heads", "lags",
-            "timeblocks",
+            "timeblocks", *(name for name in STRENGTHS.values() if getattr(self, name) is not None),
         )  # fmt: skip
         for name in (*numbers, "activations", "transforms"):
             choices = getattr(self, name)
             if isinstance(choices, str) or not (choices := tuple(choices)):
                 raise ValueError(f"got {name}={choices!r}: give a tuple with at least one choice")
             object.__setattr__(self, name, choices)
+        for name, choices in STRENGTHS.items():
+            if getattr(self, choices) is not None:
+                object.__setattr__(self, choices, tuple(regular(name, value) for value in getattr(self, choices)))
         Partition(self.widths)  # whole and positive
         for name in numbers:
             choices = getattr(self, name)
@@ -204,7 +221,18 @@ class Space:
             "weight_decay": self.weight_decays,
             "batch_size": self.batch_sizes,
             "transform": self.transforms,
+            **self.regularizers,
         }
+
+    @cached_property
+    def regularizers(self) -> Mapping[str, tuple[float, ...]]:
+        """The choices of those that some point has.
+
+        >>> Space(block_penalties=(0, 0.1), smoothings=(0.1,)).regularizers
+        {'block_penalty': (0.0, 0.1), 'smoothing': (0.1,)}
+        """
+        choices: dict[str, Any] = {name: getattr(self, field) or (None,) for name, field in STRENGTHS.items()}
+        return {name: values for name, values in choices.items() if values != (REGULARIZERS[name],)}
 
     def encode(self, point: AnyPoint) -> Code:
         """The code of a point; what belongs to unused blocks has its first choice.
@@ -217,6 +245,9 @@ class Space:
             raise ValueError(f"got a point of kind {point.kind!r}, which is not in the space: it has {self.kind!r}")
         code: Code = {name: choices[0] for name, choices in self.parameters.items()}
         code |= {"blocks": point.blocks, **hyperparameters(point)}
+        for name, neutral in REGULARIZERS.items():  # those that no point has are not in the code
+            if name not in self.regularizers and code[name] == neutral:
+                del code[name]
         for i, (width, activation) in enumerate(zip(point.widths, point.activations, strict=True), start=1):
             code[f"width_{i}"], code[f"activation_{i}"] = width, activation
         if self.kind == "convolution":
@@ -278,6 +309,7 @@ class Space:
             batch_size=int(code["batch_size"]),
             transform=str(code["transform"]),
             kind=self.kind,
+            **{name: code[name] for name in self.regularizers},  # type: ignore[arg-type]
             **own,
         )
 
@@ -365,7 +397,8 @@ class Space:
 
     @property
     def _trainings(self) -> int:
-        return len(self.learning_rates) * len(self.weight_decays) * len(self.batch_sizes) * len(self.transforms)
+        settings = len(self.learning_rates) * len(self.weight_decays) * len(self.batch_sizes) * len(self.transforms)
+        return settings * math.prod(map(len, self.regularizers.values()))
 
     @cached_property
     def _counts(self) -> dict[Triple, int]:

@@ -15,7 +15,7 @@ from search.graph_network import check_data
 from search.graph_space import GraphSpace
 from search.loading import dataset_of, is_loadable
 from search.objectives import refuse_impossible, refuse_unknown
-from search.one_of import AnySpace, transforms
+from search.one_of import AnySpace, smooths, transforms
 from search.run import Settings, read_facts, read_settings, refuse_used
 from search.suggest import DIFFERENTIABLE
 from search.transform import GIVEN
@@ -58,6 +58,10 @@ def refuse_unfit(settings: Settings, dataset: Dataset) -> None:
         gateable(settings.space)
     for name in transforms(settings.space) - {GIVEN}:
         dataset.transformed(name)  # refuses what it can't do
+    if smooths(settings.space) and not dataset.classes:
+        raise ValueError(
+            f"got smoothings for the numbers of {dataset.target!r}: they are for classes, so leave them out"
+        )
 
 
 def resume(
