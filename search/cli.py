@@ -116,6 +116,7 @@ def search(
     ] = None,
     population: Annotated[int | None, typer.Option(metavar="N", help="Candidates trained together; 8.")] = None,
     folds: Annotated[int | None, typer.Option(metavar="N", help="Of validation; 5 if rows are few.")] = None,
+    inherit: Annotated[bool, typer.Option("--inherit", help="Children begin with weights of parents.")] = False,
     objective: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="loss; or parameters, flops ...; repeatable.")
     ] = None,
@@ -152,6 +153,7 @@ def search(
             "trials": trials, "time": time, "seed": seed, "strategy": strategy, "population": population,
             "folds": folds, "objectives": objective, "constraints": constraint,
         },
+        {"inherit": inherit or None},
     )  # fmt: skip
     wish = wished(asked)
     name = wish.source if wish.source in BUNDLED else Path(wish.source).stem

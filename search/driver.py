@@ -13,17 +13,21 @@ from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
+import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
+from search.evolution import RegularizedEvolution
 from search.facts import Facts
 from search.graph_point import GraphPoint
 from search.graph_space import GraphSpace
+from search.heirs import Inheritance, Parents
+from search.inheritance import PARENT, Descent
 from search.leaderboard import best, ranking
 from search.leaderboard import found as found_rows
 from search.objectives import accepting, asked, excess, measures
-from search.point import AnyPoint, canonical, key
+from search.point import AnyPoint, Point, canonical, key
 from search.population import Outcome
 from search.run import (
     Record,
@@ -178,6 +182,7 @@ class _Driver:
         )
         self.study.add_trials([s.trial for s in whole])
         self.stored_from: float | None = None  # when the storing of the last generation began
+        self.parents = Parents(folder) if settings.recipe.inherit else None
 
     @property
     def elapsed(self) -> float:
@@ -248,7 +253,10 @@ class _Driver:
 
         progress(0, len(allowed))
         recipe = settings.recipe.bracket(len(self.generations))
-        trained = self.work.train([canonical(points[n - first]) for n in allowed], costs, recipe, progress)
+        born = self.study.get_trials(deepcopy=False)[first:]
+        parents = {n: _parent(trial) for n, trial in enumerate(born, start=first)}
+        heirs = [self.inheritance(n, points[n - first], born[n - first]) for n in allowed]
+        trained = self.work.train([canonical(points[n - first]) for n in allowed], costs, recipe, progress, heirs)
         outcomes = dict(zip(allowed, trained, strict=True))
         records = list(self.records)
         for number, point, keyed in zip(range(first, first + size), points, keys, strict=True):
@@ -258,11 +266,15 @@ class _Driver:
                 records.append(_infeasible(number, keyed, point, found[number]))
             else:
                 records.append(_duplicate(number, point, records[owner[keyed]]))
+            records[-1] = replace(records[-1], parent=parents[number])
 
         self.best = best(records, settings)
         if self.best is not None and self.best.number in outcomes:
             # Before the records: a machine without its record is found again, a record without its machine is not.
             self.work.keep(self.best, outcomes[self.best.number])
+        if self.parents:
+            for number in (n for n in outcomes if records[n].is_valid):
+                self.parents.write(number, outcomes[number].machines)
         self.stored_from = perf_counter()
         generation = Generation(first, size, self.elapsed + self.stored_from - began)
         for trial, record in zip(trials, records[first:], strict=True):
@@ -271,8 +283,27 @@ class _Driver:
         self.store.append(self.study.get_trials(deepcopy=False)[first:], records[first:], generation)
         self.records, self.cut = records, []
         self.generations.append(generation)
+        if self.parents and isinstance(self.study.sampler, RegularizedEvolution):
+            self.parents.leave({self.trained(number) for number in self.study.sampler.living(self.study)})
         write_ledger(self.folder, self.records, self.facts, settings)
         write_leaderboard(self.folder, found_rows(self.records, self.facts, settings), self.facts)
+
+    def inheritance(self, number: int, point: AnyPoint, trial: FrozenTrial) -> Inheritance | None:
+        """What a trial begins with, if it has a parent that was trained."""
+        parent = _parent(trial)
+        if self.parents is None or parent is None or not self.records[self.trained(parent)].is_valid:
+            return None
+        before = self.records[parent].point
+        assert isinstance(point, Point)  # settings refuse to let others inherit
+        assert isinstance(before, Point)
+        alignment = Descent.from_dict(point, trial.system_attrs[PARENT]).alignment(before)
+        seed = int(np.random.SeedSequence((self.settings.seed, number)).generate_state(1)[0])
+        return Inheritance(alignment, seed, self.parents.read(self.trained(parent)))
+
+    def trained(self, number: int) -> int:
+        """The trial with the same key that was trained."""
+        first = self.records[number].duplicate_of
+        return number if first is None else first
 
     def measured(self, point: AnyPoint) -> dict[str, float]:
         """What else is to be small or limited, of a canonical point."""
@@ -287,6 +318,12 @@ class _Driver:
             rows = self.work.end(ranked) or rows
             write_leaderboard(self.folder, rows, self.facts)
         return Result(self.folder, self.settings, self.facts, tuple(self.records), tuple(rows), self.elapsed)
+
+
+def _parent(trial: FrozenTrial) -> int | None:
+    """The trial that the strategy has changed to get this one."""
+    descent = trial.system_attrs.get(PARENT)
+    return None if descent is None else int(descent["trial"])
 
 
 def _sampler(settings: Settings, facts: Facts) -> BaseSampler:

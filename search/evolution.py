@@ -1,7 +1,7 @@
 """Regularized evolution (Real et al. 2019, "Regularized Evolution for Image Classifier Architecture Search")."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from search.graph_mutation import mutate_graph
 from search.graph_point import GraphPoint
 from search.graph_space import GraphSpace
-from search.mutation import mutate
+from search.inheritance import PARENT, Descent
+from search.mutation import NOBODY, Origin, mutant
 from search.objectives import crowding, fronts
 from search.one_of import AnySpace, OneOf
 from search.point import AnyPoint, Point, canonical
@@ -64,13 +65,13 @@ def begun(space: Space | GraphSpace, rng: np.random.Generator) -> AnyPoint:
     return space.sample(rng) if isinstance(space, GraphSpace) else beginning(space, rng)
 
 
-def mutated(point: AnyPoint, space: Space | GraphSpace, rng: np.random.Generator) -> AnyPoint:
-    """One random mutation of a point, in a space of its kind."""
+def mutated(point: AnyPoint, space: Space | GraphSpace, rng: np.random.Generator) -> tuple[AnyPoint, Origin]:
+    """One random mutation of a point, in a space of its kind, and where its channels come from, if it has blocks."""
     if isinstance(space, GraphSpace):
         assert isinstance(point, GraphPoint)  # all points of the space are
-        return mutate_graph(point, space, rng)
+        return mutate_graph(point, space, rng), NOBODY
     assert isinstance(point, Point)
-    return mutate(point, space, rng)
+    return mutant(point, space, rng)
 
 
 def accepted(draw: Callable[[], AnyPoint], accepts: Callable[[AnyPoint], bool]) -> AnyPoint:
@@ -86,6 +87,7 @@ class RegularizedEvolution(BaseSampler):
 
     A proposal depends on the seed, the trial's number and the earlier trials alone, so that a search goes on after a
     restart as it would have gone on without. Trials that failed, were pruned or have no finite value are no parents.
+    The trial of a child names its parent, under ``PARENT``: ``Descent.to_dict``.
 
     Parameters
     ----------
@@ -134,19 +136,24 @@ class RegularizedEvolution(BaseSampler):
         earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number and names <= t.params.keys()]
         earlier = [t for t in earlier if self._point(t).kind == space.kind]
         seen = {canonical(self._point(t)) for t in earlier}
-        finite = [t for t in earlier if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))]
-        if len(finite) < self._population:
+        alive = self._alive(earlier)
+        if len(alive) < self._population:
 
             def drawn() -> AnyPoint:
                 return accepted(lambda: begun(space, rng), self._accepts)
 
-            child = self._new(drawn(), lambda _: drawn(), seen)
+            child = self._new(Descent(drawn()), lambda _: Descent(drawn()), seen).point
         else:
-            alive = finite[-self._population :]
             ranked = _ranked(np.array([trial.values for trial in alive]) * _signs(study))
             parent = alive[min(rng.choice(self._population, size=self._tournament, replace=False), key=ranked.index)]
-            child = mutated(self._point(parent), space, rng)
-            child = self._new(child, lambda point: mutated(point, space, rng), seen)
+
+            def child_of(before: Descent) -> Descent:
+                return before.then(*mutated(before.point, space, rng))
+
+            first = child_of(Descent.unchanged(self._point(parent), parent.number))
+            descent = self._new(first, child_of, seen)
+            study._storage.set_trial_system_attr(trial._trial_id, PARENT, descent.to_dict())
+            child = descent.point
         return {name: value for name, value in self._space.encode(child).items() if name in search_space}
 
     def sample_independent(
@@ -155,13 +162,26 @@ class RegularizedEvolution(BaseSampler):
         """Never needed: a parameter that is not in the code is an error."""
         raise ValueError(f"got parameter {param_name!r}: the space has {', '.join(self._space.parameters)}")
 
-    def _new(self, point: AnyPoint, change: Callable[[AnyPoint], AnyPoint], seen: set[AnyPoint]) -> AnyPoint:
-        """The point, changed until the study has not seen it, or for so many times."""
+    def living(self, study: Study) -> list[int]:
+        """The numbers of the trials that may be parents, of any kind, as the study stands."""
+        names, kinds = self._space.parameters.keys(), dict[str, list[FrozenTrial]]()
+        for trial in study.get_trials(deepcopy=False):
+            if names <= trial.params.keys():
+                kinds.setdefault(self._point(trial).kind, []).append(trial)
+        return sorted(trial.number for trials in kinds.values() for trial in self._alive(trials))
+
+    def _alive(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Of the trials of one kind."""
+        finite = [t for t in trials if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))]
+        return finite[-self._population :]
+
+    def _new(self, child: Descent, change: Callable[[Descent], Descent], seen: set[AnyPoint]) -> Descent:
+        """The child, changed until the study has not seen it, or for so many times."""
         for _ in range(ATTEMPTS - 1):
-            if canonical(point) not in seen and self._accepts(point):
+            if canonical(child.point) not in seen and self._accepts(child.point):
                 break
-            point = change(point)
-        return point
+            child = change(child)
+        return child
 
     def _point(self, trial: FrozenTrial) -> AnyPoint:
         return _decode(self._space, tuple(trial.params[name] for name in self._space.parameters))

@@ -76,7 +76,7 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     finalists, seeds, parts = affordable(best, settings)
     best, initial = chosen(best, finalists), [settings.seed + i for i in range(seeds)]
     folds = dataset.folds(parts, settings.seed + 1) if parts > 1 else (dataset,)
-    recipe = replace(settings.recipe, rungs=())
+    recipe = replace(settings.recipe, rungs=(), inherit=False)
 
     def costs(point: AnyPoint) -> dict[str, float]:
         return measures(point, facts.shape, asked(settings.objectives, settings.constraints), settings.space)

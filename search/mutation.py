@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from machgraph.partition import Mask
 from search.point import Kind, Point, hyperparameters
 from search.space import Space
 
 T = TypeVar("T")
+Origin = NDArray[np.int64]  # of each hidden channel, in order: its number among the parent's hidden channels, or NEW
+NEW = -1
+NOBODY: Origin = np.empty(0, dtype=np.int64)
 
 
 def mutate(point: Point, space: Space, rng: Generator) -> Point:
@@ -29,12 +34,25 @@ def mutate(point: Point, space: Space, rng: Generator) -> Point:
     >>> mutate(linear, space, np.random.default_rng(1)).learning_rate
     0.01
     """
+    return mutant(point, space, rng)[0]
+
+
+def mutant(point: Point, space: Space, rng: Generator) -> tuple[Point, Origin]:
+    """What ``mutate`` gives, and where its channels come from.
+
+    Examples
+    --------
+    >>> space = Space(min_blocks=1, max_blocks=1, widths=(2, 3), activations=("relu",), learning_rates=(1e-3,))
+    >>> narrow = Point((2,), ("relu",), ((False,) * 3, (True, False, False), (False, True, False)), 1e-3)
+    >>> mutant(narrow, space, np.random.default_rng(0))[1]  # it has been widened
+    array([ 0,  1, -1])
+    """
     mutations = (*_MUTATIONS, *(_stepper(name, _strengths(name)) for name in space.regularizers))
     for kind in rng.permutation(len(mutations)):
         draft = _Draft.of(point)
         if mutations[kind](draft, space, rng):
-            return draft.point(space)
-    return point
+            return draft.point(space), np.array([channel for origin in draft.origins for channel in origin], dtype=int)
+    return point, np.arange(sum(point.widths))
 
 
 @dataclass
@@ -42,6 +60,7 @@ class _Draft:
     """A point that may be changed.
 
     ``masks`` are those of each lag, ``scales`` has the input's too, ``numbers`` what is stepped among its choices.
+    ``origins`` are, for each hidden block, where its channels come from.
     """
 
     kind: Kind
@@ -50,13 +69,17 @@ class _Draft:
     masks: Mask
     scales: list[int]
     numbers: dict[str, Any]
+    origins: list[list[int]]
 
     @classmethod
     def of(cls, point: Point) -> "_Draft":
         others = ("kernel", "dilation", "timeblock")
         numbers = hyperparameters(point) | {name: getattr(point, name) for name in others}
         scales = [0, *(point.scales or (0,) * (point.blocks + 1))]
-        return cls(point.kind, list(point.widths), list(point.activations), point.masks, scales, numbers)
+        origins = [
+            list(range(end - width, end)) for end, width in zip(accumulate(point.widths), point.widths, strict=True)
+        ]
+        return cls(point.kind, list(point.widths), list(point.activations), point.masks, scales, numbers, origins)
 
     @property
     def mask(self) -> Mask:
@@ -87,7 +110,13 @@ class _Draft:
         self.masks = self.masks[:, blocks][:, :, blocks]
         self.widths = [self.widths[block - 1] for block in blocks[1:-1]]
         self.activations = [self.activations[block - 1] for block in blocks[1:-1]]
+        self.origins = [self.origins[block - 1] for block in blocks[1:-1]]
         self.scales = [self.scales[block] for block in blocks]
+
+    def resize(self, block: int, width: int, origin: list[int]) -> None:
+        """Have a hidden block of so many channels: those of the origin first, as far as there is room for them."""
+        self.widths[block - 1] = width
+        self.origins[block - 1] = origin[:width] + [NEW] * (width - len(origin))
 
 
 # Each mutation changes the draft, or returns False where there is nothing to change.
@@ -153,7 +182,7 @@ def _resize_block(draft: _Draft, space: Space, rng: Generator) -> bool:
     if not draft.widths or len(space.widths) == 1:
         return False
     i = int(rng.integers(len(draft.widths)))
-    draft.widths[i] = _step(draft.widths[i], space.widths, rng)
+    draft.resize(i + 1, _step(draft.widths[i], space.widths, rng), draft.origins[i])
     return True
 
 
@@ -210,6 +239,7 @@ def _add_block(draft: _Draft, space: Space, rng: Generator) -> bool:
     draft.mask[new, source] = draft.mask[out + 1, new] = True
     draft.scales.insert(new, min(draft.scales[int(rng.integers(new - 1, new + 1))], space.max_scale))
     draft.widths.insert(new - 1, _pick(space.widths, rng))
+    draft.origins.insert(new - 1, [NEW] * draft.widths[new - 1])
     draft.activations.insert(new - 1, _pick(space.activations, rng))
     return True
 
@@ -237,7 +267,10 @@ def _split_block(draft: _Draft, space: Space, rng: Generator) -> bool:
     block = _pick(blocks[1:-1], rng)
     draft.keep([*blocks[: block + 1], *blocks[block:]])
     draft.mask[block + 1, block] = True
-    draft.widths[block - 1] = draft.widths[block] = _nearest(draft.widths[block] / 2, space.widths)
+    whole, origin = draft.widths[block], draft.origins[block]
+    width, half = _nearest(whole / 2, space.widths), (whole + 1) // 2
+    draft.resize(block, width, origin[:half])
+    draft.resize(block + 1, width, origin[half:])
     return True
 
 
@@ -254,7 +287,8 @@ def _merge_blocks(draft: _Draft, space: Space, rng: Generator) -> bool:
     draft.masks[:, first] |= draft.masks[:, second]
     draft.masks[:, :, first] |= draft.masks[:, :, second]
     draft.mask[first, first] = False
-    draft.widths[first - 1] = _nearest(draft.widths[first - 1] + draft.widths[second - 1], space.widths)
+    width = _nearest(draft.widths[first - 1] + draft.widths[second - 1], space.widths)
+    draft.resize(first, width, draft.origins[first - 1] + draft.origins[second - 1])
     draft.activations[first - 1] = _pick(draft.activations[first - 1 : second], rng)
     draft.scales[first] = _pick(draft.scales[first : second + 1], rng)
     blocks.remove(second)

@@ -16,6 +16,7 @@ from search.facts import Facts, versions
 from search.graph_io import difference, save_graph
 from search.graph_point import GraphPoint
 from search.graph_space import GraphSpace
+from search.heirs import Inheritance
 from search.machine import build
 from search.objectives import MEASURES, refuse_impossible
 from search.one_of import AnySpace
@@ -138,9 +139,14 @@ class _OwnWork:
         return []
 
     def train(
-        self, points: Sequence[AnyPoint], costs: Sequence[Sequence[float]], recipe: Recipe, progress: Progress
+        self,
+        points: Sequence[AnyPoint],
+        costs: Sequence[Sequence[float]],
+        recipe: Recipe,
+        progress: Progress,
+        heirs: Sequence[Inheritance | None],
     ) -> list[Outcome]:
-        """One after the other."""
+        """One after the other; the function is given new weights."""
         outcomes = []
         for i, point in enumerate(points):
             progress(0, len(points) - i)

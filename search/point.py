@@ -312,11 +312,23 @@ def canonical(point: P) -> P:
 
     That of a graph space is `search.graph_point.canonical_graph`.
     """
-    return cast(P, canonical_graph(point) if isinstance(point, GraphPoint) else _canonical(point))
+    return cast(P, canonical_graph(point) if isinstance(point, GraphPoint) else _canonical(point)[0])
+
+
+def members(point: Point) -> tuple[tuple[int, ...], ...]:
+    """For each hidden block of ``canonical(point)`` the blocks of the point, counted from 1, that it is made of.
+
+    Examples
+    --------
+    >>> mask = [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0]]
+    >>> members(Point((8, 24, 16), ("relu", "relu", "tanh"), mask, 1e-3))
+    ((1, 2),)
+    """
+    return _canonical(point)[1]
 
 
 @lru_cache(maxsize=1 << 16)
-def _canonical(point: Point) -> Point:
+def _canonical(point: Point) -> tuple[Point, tuple[tuple[int, ...], ...]]:
     masks, output = point.masks, point.blocks + 1
     union, scales = masks.max(axis=0), (0, *(point.scales or (0,) * output))
     live = sorted(_reached(0, union.T.tolist()) & _reached(output, union.tolist()))
@@ -345,7 +357,7 @@ def _canonical(point: Point) -> Point:
     order = canonical_order(colours, hears).order
     placed = [0, *(group + 1 for group in order), -1]
     masks = masks[:, placed][:, :, placed]
-    return replace(
+    form = replace(
         point,
         widths=tuple(widths[group] for group in order),
         activations=tuple(colours[group][2] for group in order),
@@ -355,6 +367,8 @@ def _canonical(point: Point) -> Point:
         recurrences=tuple(map(_edges, masks[1:])),
         timeblock=timeblock if timeblock < len(masks) else 1,  # without a cycle there is no loop over time
     )
+    blocks = [tuple(live[place] for place in places) for places in twins.values()]
+    return form, tuple(blocks[group] for group in order)
 
 
 def _levels(heard: Mask) -> list[int]:

@@ -58,6 +58,7 @@ class Outcome:
         ``machgraph.Population.calibrate``; 1 for values.
     machine : with the weights of its best epoch, of the first fold: a parametric machine, or of a graph space a
         ``search.graph_network.Network``.
+    machines : of each fold, where children may inherit from them.
     measures : what else was measured, by name.
     reason : why it failed, where it did.
     by_fold : the loss on each fold, after the epoch that was the best on average.
@@ -75,6 +76,7 @@ class Outcome:
     measures: Mapping[str, float] = field(default_factory=dict)
     by_fold: tuple[float, ...] = ()
     reason: str = ""
+    machines: tuple[ParametricMachine, ...] = field(default=(), repr=False, compare=False)
 
 
 def evaluate(machine: ParametricMachine, dataset: Dataset, part: Part, sharpness: float = 1.0) -> tuple[float, float]:
@@ -107,6 +109,7 @@ def train(
     *,
     seeds: Sequence[int] | None = None,
     costs: Sequence[Sequence[float]] | None = None,
+    machines: Sequence[Sequence[ParametricMachine]] | None = None,
 ) -> list[Outcome]:
     """Train all candidates together; the same candidates, data, recipe and seed give the same outcomes.
 
@@ -120,6 +123,7 @@ def train(
     progress : told now and then the epoch that all running candidates have done, and how many these are.
     seeds : of the initial weights, one for each candidate, in place of ``seed``.
     costs : of each candidate, what else is to be small: at a rung those of the better fronts go on.
+    machines : of each candidate, with the weights that it begins with, one for each fold; they are trained in place.
 
     Returns
     -------
@@ -129,11 +133,15 @@ def train(
         transform: [Lessons(dataset, recipe, seed, transform) for dataset in folds]
         for transform in {point.transform for point in points}
     }
+    if machines is None:
+        initial = seeds or [seed] * len(points)
+        machines = [
+            [build(point, one.shape, start) for one in folds] for point, start in zip(points, initial, strict=True)
+        ]
+    kept = len(folds) if recipe.inherit else 1
     runners = [
-        _Runner(point, [build(point, one.shape, initial) for one in folds], recipe.epochs, tuple(others))
-        for point, initial, others in zip(
-            points, seeds or [seed] * len(points), costs or [()] * len(points), strict=True
-        )
+        _Runner(point, list(some), recipe.epochs, tuple(others), kept)
+        for point, some, others in zip(points, machines, costs or [()] * len(points), strict=True)
     ]
     groups = _groups(runners, lessons)
     running = runners
@@ -182,7 +190,7 @@ def refit(
 
 @dataclass(eq=False)
 class _Runner:
-    """How a candidate fares, on each of the folds; its first machine holds the weights of its best epoch.
+    """How a candidate fares, on each of the folds; its first ``kept`` machines hold the weights of its best epoch.
 
     ``length`` is that of its schedule; one that is not measured holds the weights of its last epoch.
     """
@@ -191,6 +199,7 @@ class _Runner:
     machines: list[ParametricMachine]
     length: int
     costs: tuple[float, ...] = ()
+    kept: int = 1
     is_measured: bool = True
     candidates: list[Candidate] = field(default_factory=list)
     status: Status | None = None
@@ -200,7 +209,7 @@ class _Runner:
     best_epoch: int = 0
     curve: list[float] = field(default_factory=list)
     by_fold: tuple[float, ...] = ()
-    weights: tuple[Tensor, Tensor | None] | None = None  # of the best epoch
+    weights: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)  # of the best epoch
 
     def record(self, results: Sequence[Measured], patience: int | None) -> None:
         """Take down an epoch's results; see whether to go on.
@@ -212,7 +221,8 @@ class _Runner:
         self.curve.append(loss)
         if np.isfinite(loss) and (patience is None or not loss >= self.loss):
             self.loss, self.score, self.sharpness, self.best_epoch = loss, score, sharpness, len(self.curve)
-            self.by_fold, self.weights = tuple(float(result[0]) for result in results), self.candidates[0].weights()
+            self.by_fold = tuple(float(result[0]) for result in results)
+            self.weights = [candidate.weights() for candidate in self.candidates[: self.kept]]
         if not np.isfinite(loss):
             self.status = "diverged"
         elif len(self.curve) == self.length:
@@ -223,11 +233,12 @@ class _Runner:
     def outcome(self) -> Outcome:
         seconds = sum(candidate.seconds for candidate in self.candidates)
         assert self.status is not None  # it has run to an end
-        if self.weights is not None:
-            _load(self.machines[0], *self.weights)
+        for machine, weights in zip(self.machines, self.weights, strict=False):
+            _load(machine, *weights)
         return Outcome(
             self.status, len(self.curve), self.best_epoch, self.loss, self.score, tuple(self.curve), seconds,
             self.sharpness, self.machines[0], by_fold=self.by_fold,
+            machines=tuple(self.machines) if self.kept == len(self.machines) else (),
         )  # fmt: skip
 
 

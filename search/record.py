@@ -14,6 +14,8 @@ from search.point import AnyPoint, point_of
 from search.recipe import Recipe
 from search.space import Space
 
+EVOLVING = ("evolution", "differentiable")  # strategies whose points have parents
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -71,6 +73,13 @@ class Settings:
                 raise ValueError(f"got {name}={value}: it must be at least 1")
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise ValueError(f"got seconds={self.seconds}: the time must be positive and finite")
+        if self.recipe.inherit and self.strategy not in EVOLVING:
+            raise ValueError(
+                f"got inherit with the strategy {self.strategy!r}: only children of {' or '.join(EVOLVING)} inherit, "
+                "so take one of these, or leave it out"
+            )
+        if self.recipe.inherit and isinstance(self.space, GraphSpace):
+            raise ValueError("got inherit for a space of graphs, whose machines have no blocks to align: leave it out")
         if self.seed < 0:
             raise ValueError(f"got seed={self.seed}: it must be 0 or more")
         object.__setattr__(self, "objectives", tuple(self.objectives))
@@ -123,6 +132,7 @@ class Record:
     loss, score : on the validation part after the best epoch; not a number if it diverged at once or was not trained.
     measures : what else is to be small or limited, by name; of a graph also its depth, parameters and FLOPs.
     reason : why it failed, where it did.
+    parent : the number of the trial that it is a child of, if any.
     """
 
     number: int
@@ -138,6 +148,7 @@ class Record:
     curve: tuple[float, ...] = field(repr=False)
     measures: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    parent: int | None = None
 
     @property
     def is_valid(self) -> bool:

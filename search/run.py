@@ -118,7 +118,10 @@ def write_ledger(folder: str | os.PathLike[str], records: Sequence[Record], fact
     reasons = any(record.reason for record in records)
     lines = [
         {
-            **{name: getattr(record, name) for name in ("number", "status", "duplicate_of", "epochs", "loss", "score")},
+            **{
+                name: getattr(record, name)
+                for name in ("number", "status", "duplicate_of", "parent", "epochs", "loss", "score")
+            },
             **({"front": places.get(record.number, "")} if len(settings.objectives) > 1 else {}),
             **{name: record.measures.get(name, "") for name in own},
             **sizes(point, facts.shape, record.measures),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from machgraph.io import save
+from machgraph.parametric_machine import ParametricMachine
 from search.data import Dataset
 from search.encoder import Encoder
 from search.facts import Facts
@@ -15,6 +16,7 @@ from search.graph_network import Network
 from search.graph_point import GraphPoint
 from search.graph_space import GraphSpace
 from search.graph_training import train_graphs
+from search.heirs import Inheritance, begun
 from search.objectives import accepting
 from search.one_of import AnySpace, OneOf
 from search.point import AnyPoint, Point, hyperparameters
@@ -51,9 +53,17 @@ class Work(Protocol):
         """What the first generation is to hold, at most so many; the strategy proposes the rest."""
 
     def train(
-        self, points: Sequence[AnyPoint], costs: Sequence[Sequence[float]], recipe: Recipe, progress: Progress
+        self,
+        points: Sequence[AnyPoint],
+        costs: Sequence[Sequence[float]],
+        recipe: Recipe,
+        progress: Progress,
+        heirs: Sequence[Inheritance | None],
     ) -> list[Outcome]:
-        """The outcomes of a generation; ``costs`` are what else is to be small, of each point."""
+        """The outcomes of a generation.
+
+        ``costs`` are what else is to be small, of each point; ``heirs`` what it inherits, of those that do.
+        """
 
     def keep(self, record: Record, outcome: Outcome) -> None:
         """Write the best machine so far."""
@@ -83,13 +93,43 @@ class OnData:
         return [point for point in found if accepts(point)]
 
     def train(
-        self, points: Sequence[AnyPoint], costs: Sequence[Sequence[float]], recipe: Recipe, progress: Progress
+        self,
+        points: Sequence[AnyPoint],
+        costs: Sequence[Sequence[float]],
+        recipe: Recipe,
+        progress: Progress,
+        heirs: Sequence[Inheritance | None],
     ) -> list[Outcome]:
-        """Side by side, halved at the rungs."""
+        """Side by side, halved at the rungs; those that inherit apart, for their schedule is another."""
         if isinstance(self.settings.space, GraphSpace):
             space, seed = self.settings.space, self.settings.seed
             return train_graphs(space, points, self.folds, recipe, seed, progress, costs=costs)
-        return train(cast("Sequence[Point]", points), self.folds, recipe, self.settings.seed, progress, costs=costs)
+        points = cast("Sequence[Point]", points)
+        first = [i for i, heir in enumerate(heirs) if heir is None]
+        outcomes = dict(zip(first, self._train(first, points, costs, recipe, progress), strict=True))
+        begun = {i: self._begun(points[i], heir) for i, heir in enumerate(heirs) if heir is not None}
+        if begun:
+            rest = self._train(list(begun), points, costs, recipe.of_children(), progress, list(begun.values()))
+            outcomes |= dict(zip(begun, rest, strict=True))
+        return [outcomes[i] for i in range(len(points))]
+
+    def _train(
+        self,
+        some: Sequence[int],
+        points: Sequence[Point],
+        costs: Sequence[Sequence[float]],
+        recipe: Recipe,
+        progress: Progress,
+        machines: Sequence[Sequence[ParametricMachine]] | None = None,
+    ) -> list[Outcome]:
+        costs = [costs[i] for i in some]
+        return train(
+            [points[i] for i in some], self.folds, recipe, self.settings.seed, progress, costs=costs, machines=machines
+        )
+
+    def _begun(self, point: Point, heir: Inheritance) -> list[ParametricMachine]:
+        """What it begins with on each fold."""
+        return [begun(point, self.dataset.shape, heir.seed, heir.alignment, weights) for weights in heir.weights]
 
     def keep(self, record: Record, outcome: Outcome) -> None:
         """With the weights that it was measured with."""

@@ -226,7 +226,7 @@ def test_evolution_needs_sizes_that_make_sense(sizes):
 
 
 def test_of_several_objectives_the_parent_is_of_the_front_and_lonely_there(monkeypatch):
-    monkeypatch.setattr(evolution, "mutate", lambda point, space, rng: point)
+    monkeypatch.setattr(evolution, "mutant", lambda point, space, rng: (point, np.arange(sum(point.widths))))
     points = draws(6)
     values = [(0.0, 9.0), (1.0, 8.0), (9.0, 0.0), (1.0, 9.0), (2.0, 7.5), (9.0, 9.0)]
     for place, shift in ((0, 0.0), (2, -1.0)):  # the ends of the front are the loneliest; of these the earlier wins
@@ -256,7 +256,7 @@ def test_what_is_not_accepted_is_not_proposed():
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_the_parent_is_the_best_of_the_living(direction, monkeypatch):
     # Without mutation the child is its parent. Older than the population, failed, pruned and infinite ones are none.
-    monkeypatch.setattr(evolution, "mutate", lambda point, space, rng: point)
+    monkeypatch.setattr(evolution, "mutant", lambda point, space, rng: (point, np.arange(sum(point.widths))))
     points, sign = draws(10), 1 if direction == "minimize" else -1
     best = points[6]
     history = [
