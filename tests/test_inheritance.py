@@ -8,6 +8,7 @@ import optuna
 import pytest
 import torch
 from sklearn.neighbors import NearestCentroid
+from test_graph_search import SPACE as GRAPHS
 from test_study import Cut, cut_at, ledger, same, settings
 
 from machgraph.io import load as load_machine
@@ -374,6 +375,8 @@ def test_a_search_without_it_keeps_no_weights(source, dataset, tmp_path):
 def test_only_strategies_with_parents_can_inherit(source):
     with pytest.raises(ValueError, match=r"inherit with the strategy 'tpe': only children of evolution"):
         settings(source, "tpe", recipe=INHERIT)
+    with pytest.raises(ValueError, match=r"inherit for a space of graphs, whose machines have no blocks"):
+        settings(source, space=GRAPHS, recipe=INHERIT)
     with pytest.raises(ValueError, match=r"child_share=0: it must be a fraction"):
         Recipe(child_share=0)
 
