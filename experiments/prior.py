@@ -66,11 +66,9 @@ def of_split(dataset: Dataset, split: int, number: int, epochs: int | None = Non
     """Points drawn, validated, trained on all that is not held out, and looked at on the rest."""
     space, samples = space_for(dataset), len(dataset.train)
     dense = space.of("dense") if isinstance(space, OneOf) else space
-    low, high = dense.weight_decays
-    wide = replace(
-        dense, max_blocks=4, activations=("relu", "gelu", "tanh"), weight_decays=(low / 3, low, high, 3 * high),
-        batch_sizes=tuple(n * dense.batch_sizes[0] // 2 for n in (1, 2, 4)),
-    )  # fmt: skip
+    decays = tuple(float(f"{factor * 400 / samples:.2g}") for factor in (1 / 3, 1, 3, 9))
+    sizes = tuple(n * dense.batch_sizes[0] // 2 for n in (1, 2, 4))
+    wide = replace(dense, max_blocks=4, activations=("relu", "gelu", "tanh"), weight_decays=decays, batch_sizes=sizes)
     rng, drawn = np.random.default_rng(split), list[Point]()
     while len(drawn) < number:
         drawn.append(canonical(wide.sample(rng)))

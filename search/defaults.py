@@ -44,10 +44,10 @@ def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (G
     128, at least as wide as the output where that allows it, and no wider than 16 where it has more than ``2^18``
     weights from the input. Below 1,000 rows there are two hidden blocks at most: what more of them fit better they
     answer worse. All are relu, which no other activation was better than, and none is as fast. The learning rates suit
-    AdamW with one cycle. Weight decay is a prior, whose share falls as data come in: it is ``400 / n_samples``, or
-    three times that; a convolution, which has fewer weights than it has uses for them, takes the first or a third of
-    it, and series, which follow rules, a third or a tenth. Steps are of 64 samples, fewer for few rows and more for
-    many. These choices decide more than the wiring: ``experiments.prior`` has the figures.
+    AdamW with one cycle. Weight decay is a prior, whose share falls as data come in: it is ``400 / n_samples`` or a
+    third of it; of dense machines below 1,000 rows, rather that or three times that; and of series, which follow
+    rules, a third or a tenth. Steps are of 64 samples, fewer for few rows and more for many. These choices decide more
+    than the wiring: ``experiments.prior`` has the figures.
 
     Examples
     --------
@@ -96,12 +96,13 @@ def space_of_kind(kind: Kind, shape: Shape, n_samples: int, transforms: tuple[st
     most = min(7, math.floor(18 - math.log2(shape.inputs)))
     middle = 2 ** max(4, min(wish, most))
     decay = min(max(0.03, 400 / n_samples), 3.0)
-    decays = (decay, 3 * decay) if kind == "dense" else (decay / 3, decay)
+    few = n_samples < FEW
+    factors = (0.1, 1 / 3) if axes == 1 else (1.0, 3.0) if few and kind == "dense" else (1 / 3, 1.0)
     training: dict[str, Any] = {
         "activations": ("relu",),
-        "max_blocks": 4 if n_samples >= FEW else 2,
+        "max_blocks": 2 if few else 4,
         "learning_rates": (4e-3, 8e-3, 1.6e-2) if axes == 1 else (2e-3, 4e-3, 8e-3),
-        "weight_decays": _rounded(*(decays if axes != 1 else (decay / 10, decay / 3))),
+        "weight_decays": _rounded(*(factor * decay for factor in factors)),
         "batch_sizes": (_batch_size(n_samples),),
         "transforms": transforms,
     }
@@ -111,9 +112,8 @@ def space_of_kind(kind: Kind, shape: Shape, n_samples: int, transforms: tuple[st
         training |= {"activations": ("tanh", "relu"), "max_blocks": 3}
         return Space(kind="recurrence", widths=(8, 16), lags=(1, 2), **training)
     halvings = max(0, math.floor(math.log2(min(shape.size))) - 1)  # to two pixels or three
-    return Space(
-        kind="convolution", widths=(16, 24, 32), kernels=(3,), max_scale=halvings, heads=(halvings,), **training
-    )
+    training |= {"max_blocks": 4, "max_scale": halvings, "heads": (halvings,)}
+    return Space(kind="convolution", widths=(16, 24, 32), kernels=(3,), **training)
 
 
 def default_recipe(n_samples: int) -> Recipe:
