@@ -31,9 +31,9 @@ import numpy as np
 from experiments.results import FOLDER, write
 from search.config import SECONDS
 from search.data import dataset, load
+from search.data.parts import Dataset
 from search.defaults import default_folds, default_recipe, space_for
 from search.one_of import OneOf
-from search.parts import Dataset
 from search.record import Row, Settings
 from search.run import write_csv
 

@@ -7,24 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.candidate import Candidate as Candidate
     from search.estimators import ArchitectureSearchClassifier as ArchitectureSearchClassifier
     from search.estimators import ArchitectureSearchRegressor as ArchitectureSearchRegressor
     from search.estimators import MachineClassifier as MachineClassifier
     from search.estimators import MachineRegressor as MachineRegressor
     from search.forecaster import ArchitectureSearchForecaster as ArchitectureSearchForecaster
-    from search.graph_io import load_graph as load_graph
-    from search.graph_space import GraphSpace as GraphSpace
+    from search.graph.candidate import Candidate as Candidate
+    from search.graph.io import load_graph as load_graph
+    from search.graph.space import GraphSpace as GraphSpace
 
 _HOME = {
     "ArchitectureSearchClassifier": "estimators",
     "ArchitectureSearchForecaster": "forecaster",
     "ArchitectureSearchRegressor": "estimators",
-    "Candidate": "candidate",
-    "GraphSpace": "graph_space",
+    "Candidate": "graph.candidate",
+    "GraphSpace": "graph.space",
     "MachineClassifier": "estimators",
     "MachineRegressor": "estimators",
-    "load_graph": "graph_io",
+    "load_graph": "graph.io",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605
@@ -32,7 +32,7 @@ __all__ = sorted(_HOME)  # noqa: PLE0605
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        from search.table import require
+        from search.data.table import require
 
         if _HOME[name] in ("estimators", "forecaster"):
             require("sklearn", "scikit-learn", "estimators")

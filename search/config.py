@@ -13,16 +13,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from search.data.parts import Dataset
+from search.data.table import nearest
 from search.defaults import default_folds, default_recipe, space_for, space_of_kind, transforms_for
-from search.graph_space import GraphSpace
+from search.graph.space import GraphSpace
 from search.loading import Loading, dataset_of, is_loadable
 from search.objectives import limit, refuse_unknown
 from search.one_of import AnySpace, OneOf
-from search.parts import Dataset
 from search.recipe import Recipe, rungs_of
 from search.record import Settings
 from search.space import OWNERS, Space
-from search.table import nearest
 
 SECONDS = 30.0  # of searching when no limit is given: with all the rest a search ends within a minute
 USUAL: Mapping[str, Any] = {"seed": 0, "strategy": "evolution", "population": 8}

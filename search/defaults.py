@@ -3,13 +3,13 @@
 import math
 from typing import Any
 
+from search.data.parts import Dataset
+from search.data.transform import GIVEN, suitable
 from search.one_of import AnySpace, OneOf
-from search.parts import Dataset
 from search.point import Kind
 from search.recipe import Recipe, rungs_of
 from search.shape import Shape
 from search.space import Space
-from search.transform import GIVEN, suitable
 
 FEW = 1000  # rows, below which one validation part says too little
 

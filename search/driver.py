@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.evolution import RegularizedEvolution
 from search.facts import Facts
-from search.graph_point import GraphPoint
-from search.graph_space import GraphSpace
+from search.graph.point import GraphPoint
+from search.graph.space import GraphSpace
 from search.heirs import Inheritance, Parents
 from search.inheritance import PARENT, Descent
 from search.leaderboard import best, ranking

@@ -13,9 +13,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.graph_mutation import mutate_graph
-from search.graph_point import GraphPoint
-from search.graph_space import GraphSpace
+from search.graph.mutation import mutate_graph
+from search.graph.point import GraphPoint
+from search.graph.space import GraphSpace
 from search.inheritance import PARENT, Descent
 from search.mutation import NOBODY, Origin, mutant
 from search.objectives import crowding, fronts

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from machgraph.io import load, load_metadata
 from machgraph.parametric import DenseMachine
 from machgraph.portable import export as write
+from search.data.transform import Transform
 from search.machine import answers
 from search.numbers import counted
 from search.show import machine_file
 from search.trained import Trained, read
-from search.transform import Transform
 
 SUFFIXES = (".pt2", ".onnx", ".machgraph")
 ROWS = 16  # that an exported program is tried on

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.data import Dataset
-from search.encoder import Encoder
+from search.data.encoder import Encoder
 from search.facts import Facts
-from search.graph_space import GraphSpace
-from search.graph_training import refit_graphs, train_graphs
+from search.graph.space import GraphSpace
+from search.graph.training import refit_graphs, train_graphs
 from search.leaderboard import NAMES, row, spread
 from search.lessons import Lessons
 from search.objectives import along, asked, fronts, measures

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from search.columns import Floats
-from search.frames import array_of, column_of, frame_of, is_frame, table_of
+from search.data.columns import Floats
+from search.data.frames import array_of, column_of, frame_of, is_frame, table_of
+from search.data.series import from_series
+from search.data.sources import TARGET
+from search.data.table import listing
 from search.history import ending, like, one_row, plain_column, restored, two_axes, written
 from search.numbers import counted
 from search.saved import load_estimator, save_estimator
 from search.searching import Searching
-from search.series import from_series
-from search.sources import TARGET
-from search.table import listing
 from search.tabular import seed_of
 
 if TYPE_CHECKING:

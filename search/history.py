@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from search.frames import array_of, is_frame
-from search.table import plain
+from search.data.frames import array_of, is_frame
+from search.data.table import plain
 
 if TYPE_CHECKING:
     import polars as pl

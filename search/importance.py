@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from search.graph_point import GraphPoint
+from search.graph.point import GraphPoint
 from search.numbers import grouped
 from search.point import AnyPoint, hyperparameters
 from search.record import Record

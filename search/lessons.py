@@ -12,11 +12,11 @@ from torch import Tensor
 from machgraph.parametric_machine import ParametricMachine
 from machgraph.training import Batches, Objective, batches
 from search.data import Dataset, Part
-from search.graph_network import Network
+from search.data.transform import GIVEN
+from search.graph.network import Network
 from search.machine import answers, laid_out, reading
 from search.point import Kind, Point
 from search.recipe import Recipe
-from search.transform import GIVEN
 
 Features = NDArray[np.float32]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.parts import Dataset
+    from search.data.parts import Dataset
     from search.record import Settings
 
 FILES = (".csv", ".parquet")

@@ -6,7 +6,7 @@ from torch import Tensor
 from machgraph.parametric import ConvMachine, DenseMachine, RecurrentMachine
 from machgraph.parametric_machine import ParametricMachine
 from machgraph.training import Reading
-from search.graph_network import Network
+from search.graph.network import Network
 from search.point import Kind, Point
 from search.shape import Shape
 

@@ -8,12 +8,12 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from search.graph_point import GraphPoint
-from search.graph_space import GraphSpace
+from search.data.table import nearest
+from search.graph.point import GraphPoint
+from search.graph.space import GraphSpace
 from search.one_of import AnySpace
 from search.point import AnyPoint, Point, canonical
 from search.shape import Shape
-from search.table import nearest
 
 UNITS: Mapping[str, str] = {"parameters": "", "flops": "", "depth": "", "memory": "bytes", "latency": "ms"}
 MEASURES = tuple(UNITS)
@@ -46,10 +46,10 @@ def measures(
     {'parameters': 11, 'flops': 17, 'depth': 3, 'memory': 84}
     """
     if isinstance(point, GraphPoint):
-        from search import graph_network  # here, for torch takes seconds to import
+        from search.graph import network  # here, for torch takes seconds to import
 
         assert isinstance(space, GraphSpace)  # where the graph is from
-        return graph_network.measures(space, point, shape, dict.fromkeys((*TOLD, *names)))
+        return network.measures(space, point, shape, dict.fromkeys((*TOLD, *names)))
     known: dict[str, Callable[[Shape], float]] = {
         "parameters": point.parameters,
         "flops": point.flops,

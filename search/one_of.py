@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from search.graph_space import GraphSpace
+from search.graph.space import GraphSpace
 from search.point import AnyPoint, Kind, Point
 from search.space import Choice, Code, Space
 

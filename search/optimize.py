@@ -13,9 +13,9 @@ from machgraph.io import save
 from machgraph.step import Misfit
 from search.driver import Listener, Result, go_on, start
 from search.facts import Facts, versions
-from search.graph_io import difference, save_graph
-from search.graph_point import GraphPoint
-from search.graph_space import GraphSpace
+from search.graph.io import difference, save_graph
+from search.graph.point import GraphPoint
+from search.graph.space import GraphSpace
 from search.heirs import Inheritance
 from search.machine import build
 from search.objectives import MEASURES, refuse_impossible

@@ -13,12 +13,12 @@ from typing import Any, Literal, TypeVar, cast
 import numpy as np
 
 from machgraph.partition import Mask, Partition, lag_mask, shortcut_mask
-from search import graph_point
 from search.canonical import canonical_order
-from search.graph_point import GraphPoint, canonical_graph
+from search.data.transform import GIVEN, TRANSFORMS
+from search.graph import point as graph_point
+from search.graph.point import GraphPoint, canonical_graph
 from search.numbers import counted
 from search.shape import Shape
-from search.transform import GIVEN, TRANSFORMS
 
 Kind = Literal["dense", "convolution", "recurrence"]
 KINDS: tuple[Kind, ...] = ("dense", "convolution", "recurrence")
@@ -49,7 +49,7 @@ class Point:
     learning_rate : of the optimizer, positive.
     weight_decay : decoupled, times the learning rate, on weights and biases alike.
     batch_size : samples a step.
-    transform : of numbers to answer: ``given`` as the data set has it, or another of ``search.transform``.
+    transform : of numbers to answer: ``given`` as the data set has it, or another of ``search.data.transform``.
     kind : of the machine; a convolution reads its input on a grid.
     scales : of a convolution, for each hidden block and the output: how often the grid is halved before it.
     kernel, dilation : of a convolution, along each axis.
@@ -310,7 +310,7 @@ def canonical(point: P) -> P:
     >>> canonical(Point((8, 24, 16), ("relu", "relu", "tanh"), mask, 1e-3)).describe(Shape(64, 10))
     '64-32-10 · relu · no shortcuts'
 
-    That of a graph space is `search.graph_point.canonical_graph`.
+    That of a graph space is `search.graph.point.canonical_graph`.
     """
     return cast(P, canonical_graph(point) if isinstance(point, GraphPoint) else _canonical(point)[0])
 

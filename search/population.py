@@ -57,7 +57,7 @@ class Outcome:
     sharpness : what outputs are multiplied with, so that classes are as probable as they are frequent: see
         ``machgraph.Population.calibrate``; 1 for values.
     machine : with the weights of its best epoch, of the first fold: a parametric machine, or of a graph space a
-        ``search.graph_network.Network``.
+        ``search.graph.network.Network``.
     machines : of each fold, where children may inherit from them.
     measures : what else was measured, by name.
     reason : why it failed, where it did.

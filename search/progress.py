@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.graph_point import GraphPoint
-from search.graph_space import GraphSpace
+from search.graph.point import GraphPoint
+from search.graph.space import GraphSpace
 from search.numbers import counted
 from search.objectives import UNITS
 from search.one_of import OneOf

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
 
-from search.graph_space import GraphSpace
+from search.graph.space import GraphSpace
 from search.loading import Loading
 from search.objectives import refuse_unknown
 from search.one_of import AnySpace, OneOf

@@ -15,7 +15,7 @@ from machgraph.graph import order
 from machgraph.partition import Mask
 from search import wording
 from search.colours import STATUSES
-from search.graph_point import GraphPoint
+from search.graph.point import GraphPoint
 from search.importance import importance
 from search.numbers import grouped, loss_text, time_text
 from search.objectives import MEASURES, fronts, sizes

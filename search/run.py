@@ -18,7 +18,7 @@ from typing import Any
 
 from search.config import is_written, to_toml
 from search.facts import Facts as Facts
-from search.graph_point import GraphPoint
+from search.graph.point import GraphPoint
 from search.objectives import TOLD, fronts, sizes
 from search.point import AnyPoint, hyperparameters, point_of
 from search.record import Record as Record

@@ -106,7 +106,7 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
 
     def _settings(self, dataset: Dataset, seed: int) -> Settings:
         """What the parameters say; the rest follows from the data, as on the command line."""
-        from search.graph_space import GraphSpace
+        from search.graph.space import GraphSpace
         from search.pace import paced
         from search.record import Settings
 

@@ -11,8 +11,8 @@ import numpy as np
 from machgraph.architecture import Architecture
 from machgraph.io import from_specification, load
 from machgraph.partition import lag_words
-from search.graph_io import is_graph, read_graph
-from search.graph_network import sketch
+from search.graph.io import is_graph, read_graph
+from search.graph.network import sketch
 from search.numbers import counted
 from search.run import BEST, ENSEMBLE, RUN, resuming
 

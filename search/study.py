@@ -5,20 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from search.data import Dataset
+from search.data.transform import GIVEN
 from search.driver import Event as Event
 from search.driver import Listener, go_on, start
 from search.driver import Result as Result
 from search.facts import Facts, facts_of, fingerprint
 from search.final import folds_of
-from search.graph_io import difference
-from search.graph_network import check_data
-from search.graph_space import GraphSpace
+from search.graph.io import difference
+from search.graph.network import check_data
+from search.graph.space import GraphSpace
 from search.loading import dataset_of, is_loadable
 from search.objectives import refuse_impossible, refuse_unknown
 from search.one_of import AnySpace, smooths, transforms
 from search.run import Settings, read_facts, read_settings, refuse_used
 from search.suggest import DIFFERENTIABLE
-from search.transform import GIVEN
 from search.work import OnData, gateable
 
 

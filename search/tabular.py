@@ -20,18 +20,18 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from search.data import Dataset, from_frame
-from search.frames import frame_of, is_frame, is_made_by, table_of
+from search.data.frames import frame_of, is_frame, is_made_by, table_of
+from search.data.sources import TARGET
+from search.data.table import listing
+from search.data.target import FEWEST_ROWS, Task
 from search.saved import load_estimator, save_estimator
-from search.sources import TARGET
-from search.table import listing
-from search.target import FEWEST_ROWS, Task
 
 if TYPE_CHECKING:
     from typing import Self
 
     import polars as pl
 
-    from search.encoder import Answers
+    from search.data.encoder import Answers
     from search.trained import Trained
 
 ARRAY: Mapping[str, Any] = {"dtype": "numeric", "ensure_all_finite": "allow-nan"}  # what an array may hold

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from machgraph.io import load, load_metadata, save
 from machgraph.parametric_machine import ParametricMachine
-from search.encoder import Answers, Encoder
+from search.data.encoder import Answers, Encoder
 from search.machine import answers
 from search.shape import Shape
 

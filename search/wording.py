@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from search.candidate import Candidate
 from search.config import is_written
-from search.graph_point import GraphPoint
-from search.graph_space import GraphSpace
+from search.graph.candidate import Candidate
+from search.graph.point import GraphPoint
+from search.graph.space import GraphSpace
 from search.numbers import counted, grouped, loss_text, time_text
 from search.objectives import sizes
 from search.point import Point

@@ -8,14 +8,15 @@ from typing import Any, Protocol, cast
 from machgraph.io import save
 from machgraph.parametric_machine import ParametricMachine
 from search.data import Dataset
-from search.encoder import Encoder
+from search.data.encoder import Encoder
+from search.data.transform import GIVEN
 from search.facts import Facts
 from search.final import final, folds_of
-from search.graph_io import save_graph
-from search.graph_network import Network
-from search.graph_point import GraphPoint
-from search.graph_space import GraphSpace
-from search.graph_training import train_graphs
+from search.graph.io import save_graph
+from search.graph.network import Network
+from search.graph.point import GraphPoint
+from search.graph.space import GraphSpace
+from search.graph.training import train_graphs
 from search.heirs import Inheritance, begun
 from search.objectives import accepting
 from search.one_of import AnySpace, OneOf
@@ -26,7 +27,6 @@ from search.record import Record, Row, Settings
 from search.run import BEST, ENSEMBLE
 from search.space import Space
 from search.suggest import DIFFERENTIABLE
-from search.transform import GIVEN
 
 
 def gateable(space: AnySpace) -> list[Space]:

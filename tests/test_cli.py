@@ -19,7 +19,7 @@ from rich.console import Console
 import machgraph as mg
 from machgraph.io import load, load_metadata, save
 from search import cli, work
-from search.encoder import Encoder
+from search.data.encoder import Encoder
 from search.one_of import OneOf
 from search.progress import heading, leaderboard
 from search.run import read_facts, read_leaderboard, read_records, read_settings

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.preprocessing import StandardScaler
 
-from search.columns import MOST_LEVELS, moments
 from search.data import BUNDLED, dataset, from_frame, load, split
-from search.encoder import Encoder
+from search.data.columns import MOST_LEVELS, moments
+from search.data.encoder import Encoder
+from search.data.table import infer, parse, plain, read
 from search.shape import Shape
-from search.table import infer, parse, plain, read
 
 
 @pytest.fixture
@@ -577,7 +577,7 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch, module, packag
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    monkeypatch.setattr("search.table.import_module", without)
+    monkeypatch.setattr("search.data.table.import_module", without)
     with pytest.raises(ImportError, match=rf"need {package}, which is not installed: pip install 'machgraph\[data\]'"):
         load(BUNDLED[0])
 

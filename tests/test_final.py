@@ -19,7 +19,8 @@ from machgraph.io import load as load_machine
 from machgraph.partition import shortcut_mask
 from search import final as end
 from search import rivals, study
-from search.data import _bundled, load
+from search.data import load
+from search.data.reading import _bundled
 from search.facts import facts_of
 from search.final import FOLDS, SHARE, affordable, chosen, final, folds_of, held_out, together
 from search.leaderboard import NAMES

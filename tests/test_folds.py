@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.data import Part, from_frame, load
-from search.splitting import folds
+from search.data.splitting import folds
 
 
 @given(

@@ -1,4 +1,4 @@
-"""The forecaster: it goes on as `search.series.forecast` does, step by step the same, and from its files."""
+"""The forecaster: it goes on as `search.data.series.forecast` does, step by step the same, and from its files."""
 
 import copy
 import pickle
@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from search import ArchitectureSearchForecaster
-from search.series import forecast
+from search.data.series import forecast
 from search.space import Space
 
 SPACE = Space(max_blocks=1, min_blocks=1, widths=(8,), activations=("tanh",), learning_rates=(0.02,))

@@ -16,10 +16,10 @@ from search import Candidate, GraphSpace, load_graph, report, study
 from search.cli import main
 from search.data import dataset
 from search.final import refit_graphs
-from search.graph_io import read_graph
-from search.graph_network import network
-from search.graph_point import GraphPoint, Placed
-from search.graph_training import train_graphs
+from search.graph.io import read_graph
+from search.graph.network import network
+from search.graph.point import GraphPoint, Placed
+from search.graph.training import train_graphs
 from search.objectives import measures
 from search.optimize import optimize
 from search.point import canonical

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from search import Candidate, GraphSpace
-from search.graph_count import count_wirings
-from search.graph_mutation import mutate_graph
-from search.graph_point import GraphPoint, Placed
+from search.graph.count import count_wirings
+from search.graph.mutation import mutate_graph
+from search.graph.point import GraphPoint, Placed
 from search.point import canonical, key, point_of
 from search.record import Settings
 

@@ -14,11 +14,11 @@ from statsmodels.datasets import sunspots
 from statsmodels.tsa.ar_model import AutoReg
 
 from search.data import dataset, load
-from search.encoder import Encoder
-from search.series import forecast, from_series, load_series
+from search.data.encoder import Encoder
+from search.data.series import forecast, from_series, load_series
+from search.data.splitting import rolling
+from search.data.transform import TRANSFORMS, fit_transform
 from search.shape import Shape
-from search.splitting import rolling
-from search.transform import TRANSFORMS, fit_transform
 
 LAGS = 4
 

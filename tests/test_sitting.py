@@ -18,7 +18,7 @@ from sklearn.neighbors import NearestCentroid
 from machgraph.io import load_metadata
 from search import cli, config, report, rivals, study
 from search.data import from_arrays
-from search.encoder import Encoder
+from search.data.encoder import Encoder
 from search.optimize import optimize
 from search.recipe import Recipe
 from search.report import write

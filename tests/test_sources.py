@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 from search.data import dataset, from_arrays, from_frame, from_torch, load
-from search.encoder import Encoder
+from search.data.encoder import Encoder
 from search.shape import Shape
 
 

@@ -11,8 +11,8 @@ from sklearn.metrics import accuracy_score, mean_squared_error, r2_score
 from sklearn.preprocessing import PowerTransformer
 
 from search.data import Part, from_frame, load
-from search.encoder import Encoder
-from search.transform import TRANSFORMS, Transform, fit_transform
+from search.data.encoder import Encoder
+from search.data.transform import TRANSFORMS, Transform, fit_transform
 
 TRANSFORMED = TRANSFORMS[1:]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from search.candidate import Candidate, Fit
-from search.graph_point import Placed
+from search.graph.candidate import Candidate, Fit
+from search.graph.point import Placed
 
 
 def bits(candidate: Candidate, name: str) -> list[tuple[int | None, str, str]]:

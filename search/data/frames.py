@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.table import listing, require
+from search.data.table import listing, require
 
 if TYPE_CHECKING:
     import polars as pl

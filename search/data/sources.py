@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from search.channels import fit_channels, image_of
-from search.columns import Column, Floats, fit_columns, fit_pixels, fit_scales, moments
-from search.encoder import Encoder, Layout
-from search.frames import array_of, column_of, frame_of, is_frame, is_made_by, table_of
-from search.parts import Dataset, Part
-from search.splitting import Rows, split
-from search.table import listing, nearest
-from search.target import Answered, Task, answers_of, numbered
+from search.data.channels import fit_channels, image_of
+from search.data.columns import Column, Floats, fit_columns, fit_pixels, fit_scales, moments
+from search.data.encoder import Encoder, Layout
+from search.data.frames import array_of, column_of, frame_of, is_frame, is_made_by, table_of
+from search.data.parts import Dataset, Part
+from search.data.splitting import Rows, split
+from search.data.table import listing, nearest
+from search.data.target import Answered, Task, answers_of, numbered
 
 if TYPE_CHECKING:
     import polars as pl

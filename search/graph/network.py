@@ -14,9 +14,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
 from machgraph.architecture import Architecture, Machine
-from search.candidate import Candidate
-from search.graph_point import GraphPoint, Placed, canonical_graph
-from search.graph_space import UNKNOWN, GraphSpace
+from search.graph.candidate import Candidate
+from search.graph.point import GraphPoint, Placed, canonical_graph
+from search.graph.space import UNKNOWN, GraphSpace
 from search.shape import Shape
 
 REPEATS = 20  # forward passes, of which the fastest is the latency

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from search.data.table import Kind, infer, listing, parse, plain
 from search.numbers import counted
 from search.shape import Shape
-from search.table import Kind, infer, listing, parse, plain
 
 if TYPE_CHECKING:
     import polars as pl

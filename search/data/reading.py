@@ -8,20 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.frames import frame_of, is_frame, is_made_by
-from search.parts import Dataset, Part
-from search.series import SERIES, from_series, load_series
-from search.sources import from_arrays, from_frame, from_torch
-from search.splitting import split
-from search.table import listing, nearest, read, require
-from search.target import Task
+from search.data.frames import frame_of, is_frame, is_made_by
+from search.data.parts import Dataset
+from search.data.series import SERIES, from_series, load_series
+from search.data.sources import from_arrays, from_frame, from_torch
+from search.data.table import listing, nearest, read, require
+from search.data.target import Task
 
 if TYPE_CHECKING:
     import polars as pl
-
-__all__ = [
-    "BUNDLED", "Dataset", "Part", "dataset", "from_arrays", "from_frame", "from_series", "from_torch", "load", "split",
-]  # fmt: skip
 
 BUNDLED = ("digits", "breast_cancer", "diabetes", *SERIES)
 IMAGES = {"digits": (1, 8, 8)}

@@ -11,8 +11,8 @@ from safetensors.torch import save as to_bytes
 
 from machgraph.architecture import Architecture
 from machgraph.io import write_whole
-from search.graph_point import GraphPoint, canonical_graph
-from search.graph_space import GraphSpace
+from search.graph.point import GraphPoint, canonical_graph
+from search.graph.space import GraphSpace
 
 FORMAT = "machgraph-graph/1"
 

@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from search.candidate import Candidate, Fit
-from search.graph_point import Placed
+from search.graph.candidate import Candidate, Fit
+from search.graph.point import Placed
 
 SIZES = (64, 512, *[4096] * 16)  # of the draws: 66,112 in all
 Bits = NDArray[np.int64]

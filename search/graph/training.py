@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from machgraph.population import EXPONENTS, calibrated
-from search.graph_network import Network, network, seeded
-from search.graph_point import GraphPoint
-from search.graph_space import GraphSpace
+from search.data.parts import Dataset
+from search.graph.network import Network, network, seeded
+from search.graph.point import GraphPoint
+from search.graph.space import GraphSpace
 from search.lessons import Lessons, targets
 from search.objectives import order
-from search.parts import Dataset
 from search.point import AnyPoint
 from search.population import Outcome, Progress, Status, scores
 from search.recipe import Recipe

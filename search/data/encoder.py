@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from search.channels import encode_channels
-from search.columns import Column, Floats, moments
-from search.frames import array_of, frame_of, is_frame, table_of
-from search.table import listing, nearest, read
-from search.target import Label, Task
-from search.transform import NONE, Transform, fit_transform
-from search.windows import channels_of, ordered, windows
+from search.data.channels import encode_channels
+from search.data.columns import Column, Floats, moments
+from search.data.frames import array_of, frame_of, is_frame, table_of
+from search.data.table import listing, nearest, read
+from search.data.target import Label, Task
+from search.data.transform import NONE, Transform, fit_transform
+from search.data.windows import channels_of, ordered, windows
 
 if TYPE_CHECKING:
     import polars as pl

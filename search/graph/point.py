@@ -11,8 +11,8 @@ import networkx as nx
 
 from machgraph.graph import Node, dependency_graph, levels, order
 from search.canonical import canonical_order
+from search.data.transform import GIVEN, TRANSFORMS
 from search.shape import Shape
-from search.transform import GIVEN, TRANSFORMS
 
 MOST_READ = 1 << 10  # times that one argument can read one machine, in the label of an edge
 

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from search.columns import Floats, fit_columns, moments
-from search.encoder import Encoder
-from search.frames import array_of, column_of, frame_of, is_frame, is_made_by, table_of
+from search.data.columns import Floats, fit_columns, moments
+from search.data.encoder import Encoder
+from search.data.frames import array_of, column_of, frame_of, is_frame, is_made_by, table_of
+from search.data.parts import Dataset
+from search.data.sources import part
+from search.data.table import listing, nearest, read, require
+from search.data.target import FEWEST_ROWS, answers_of
+from search.data.transform import NONE
+from search.data.windows import channels_of, ordered, time_of
 from search.numbers import counted
-from search.parts import Dataset
-from search.sources import part
-from search.table import listing, nearest, read, require
-from search.target import FEWEST_ROWS, answers_of
-from search.transform import NONE
-from search.windows import channels_of, ordered, time_of
 
 if TYPE_CHECKING:
     import polars as pl

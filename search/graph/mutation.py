@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from search.graph_point import GraphPoint, Placed
-from search.graph_space import TRAINING, GraphSpace
-from search.graph_wiring import acyclic, pick, wired
+from search.graph.point import GraphPoint, Placed
+from search.graph.space import TRAINING, GraphSpace
+from search.graph.wiring import acyclic, pick, wired
 
 ATTEMPTS = 20  # to wire a new machine without a cycle
 
@@ -22,7 +22,7 @@ def mutate_graph(point: GraphPoint, space: GraphSpace, rng: np.random.Generator)
     Examples
     --------
     >>> from torch import nn
-    >>> from search.candidate import Candidate
+    >>> from search.graph.candidate import Candidate
     >>> space = GraphSpace((Candidate("bend", nn.Tanh, ("x", "h"), ("h", "y")),), learning_rates=(1e-2,))
     >>> through = GraphPoint((Placed("bend", 1, (("x",),), ("y",)),), ("x",), ("y",), 1e-2)
     >>> changed = [mutate_graph(through, space, np.random.default_rng(seed)).describe() for seed in range(20)]

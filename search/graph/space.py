@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from search.candidate import Candidate, Fit
-from search.graph_count import count_wirings
-from search.graph_fit import check_names, fits, misfit
-from search.graph_point import GraphPoint, Placed, canonical_graph
-from search.graph_sample import draw_network
-from search.graph_wiring import acyclic, bits, downstream, options, pick
+from search.data.transform import GIVEN
+from search.graph.candidate import Candidate, Fit
+from search.graph.count import count_wirings
+from search.graph.fit import check_names, fits, misfit
+from search.graph.point import GraphPoint, Placed, canonical_graph
+from search.graph.sample import draw_network
+from search.graph.wiring import acyclic, bits, downstream, options, pick
 from search.point import AnyPoint, hyperparameters
 from search.shape import Shape
 from search.space import Choice, Code, Space
-from search.transform import GIVEN
 
 if TYPE_CHECKING:
     from machgraph.architecture import Architecture
@@ -333,7 +333,7 @@ class GraphSpace:
         ------
         ValueError : the point is no network of the space.
         """
-        from search.graph_network import build
+        from search.graph.network import build
 
         return build(self, point, seed)
 

@@ -8,7 +8,7 @@ from math import comb
 from typing import TYPE_CHECKING, Any
 
 from machgraph.graph import Node
-from search.graph_point import slot
+from search.graph.point import slot
 from search.numbers import counted
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from search.columns import finite
+from search.data.columns import finite
+from search.data.table import infer, listing, parse, plain
 from search.numbers import counted
-from search.table import infer, listing, parse, plain
 
 if TYPE_CHECKING:
     import polars as pl

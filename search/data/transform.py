@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from search.columns import Floats
-from search.table import nearest, require
+from search.data.columns import Floats
+from search.data.table import nearest, require
 
 Name = Literal["none", "sqrt", "log", "yeo-johnson"]
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from search.encoder import Encoder
+from search.data.encoder import Encoder
+from search.data.splitting import folds, rolling
+from search.data.table import listing
+from search.data.target import Label, Task
+from search.data.transform import WORDS
 from search.numbers import counted
 from search.shape import Shape
-from search.splitting import folds, rolling
-from search.table import listing
-from search.target import Label, Task
-from search.transform import WORDS
 
 if TYPE_CHECKING:
     import polars as pl

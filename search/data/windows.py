@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from search.columns import Column, Floats, finite
+from search.data.columns import Column, Floats, finite
+from search.data.table import infer, listing, nearest, parse, plain
+from search.data.transform import Transform
 from search.numbers import counted
-from search.table import infer, listing, nearest, parse, plain
-from search.transform import Transform
 
 if TYPE_CHECKING:
     import polars as pl

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from machgraph.graph import near
-from search.candidate import Candidate, Fit
-from search.graph_wiring import read_shapes
+from search.graph.candidate import Candidate, Fit
+from search.graph.wiring import read_shapes
 
 Shape = tuple[int, ...]
 
@@ -14,7 +14,7 @@ def fits(candidate: Candidate, shapes: Mapping[str, Shape]) -> tuple[Fit, ...]:
 
     Its module is tried once for each choice of shapes of its arguments, on zeros.
     """
-    from search.graph_network import tried  # here, for torch takes seconds to import
+    from search.graph.network import tried  # here, for torch takes seconds to import
 
     names = {*candidate.writes, *(name for port in candidate.ports for name in port)}
     if not names <= shapes.keys():
@@ -33,7 +33,7 @@ def fits(candidate: Candidate, shapes: Mapping[str, Shape]) -> tuple[Fit, ...]:
 
 def misfit(candidate: Candidate, shapes: Mapping[str, Shape]) -> str:
     """Why a candidate fits nothing."""
-    from search.graph_network import tried
+    from search.graph.network import tried
 
     told = []
     for given in read_shapes(candidate, shapes):

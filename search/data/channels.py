@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.columns import Column, Floats, moments
+from search.data.columns import Column, Floats, moments
 from search.numbers import counted
 from search.shape import Shape
 

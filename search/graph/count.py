@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from search.candidate import Candidate, Fit, subsets
+from search.graph.candidate import Candidate, Fit, subsets
 
 MOST = 7  # components in a circle of which could close one: 47,293 orders, and each further one takes ten times as long
 
