@@ -4,7 +4,8 @@ The search has its default settings, whatever the data. The test part is the one
 of the rows, by scikit-learn's ``train_test_split(test_size=0.25, random_state=seed)``, not stratified; from the rest
 the search cuts its validation itself. For every seed there is a second search of the same length, by random draws.
 
-winner, ensemble : the mean test score of the winner's five trainings, and the score of the five best together.
+winner, ensemble : the mean test score of the winner's five trainings, and the score of the five best together: accuracy
+    or R², and of series the root of the mean squared error, which is to be small.
 random search : the same of the second search.
 random, plain, scikit-learn : the rivals of the first search; see the footnotes of its leaderboard.
 
@@ -58,25 +59,24 @@ def data(name: str, seed: int) -> Dataset:
     return dataset((inside, known), held_out=(outside, asked), name=kind, seed=seed)
 
 
-def searched(name: str, seed: int, strategy: str, seconds: float) -> list[Row]:
+def searched(name: str, dataset: Dataset, seed: int, strategy: str, seconds: float) -> list[Row]:
     """The leaderboard of a search with default settings."""
     import optuna
 
     from search import pace, study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    parts = data(name, seed)
-    space, samples = space_for(parts), len(parts.train)
+    space, samples = space_for(dataset), len(dataset.train)
     if name == "digits, dense" and isinstance(space, OneOf):
         space = space.of("dense")
     wish = Settings(
         name, None, None, seed, strategy, None, seconds, 8, space, default_recipe(samples), default_folds(samples)
     )
     with tempfile.TemporaryDirectory() as folder:
-        return list(study.run(pace.paced(wish, parts), parts, Path(folder, "run")).rows)
+        return list(study.run(pace.paced(wish, dataset), dataset, Path(folder, "run")).rows)
 
 
-def scores_of(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, float]:
+def scores_of(dataset: Dataset, rows: Sequence[Row], others: Sequence[Row]) -> dict[str, float]:
     """Test scores by name, of a search and of the random one beside it."""
     found: dict[str, float] = {}
     for prefix, some in (("", rows), ("random search", others)):
@@ -86,7 +86,10 @@ def scores_of(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, float]:
                 continue
             name = {"winner": prefix, "ensemble": f"{prefix}, ensemble"}[name] if prefix else name
             found["plain" if name.startswith("plain") else name] = row.test_score
-    return found
+    if dataset.history is None:
+        return found
+    spread = float(dataset.values(dataset.test).std())
+    return {name: spread * (1 - score) ** 0.5 for name, score in found.items()}
 
 
 def main(
@@ -105,11 +108,11 @@ def main(
         for seed in range(seeds):
             if (name, seed) in known:
                 continue
-            began = perf_counter()
-            rows = searched(name, seed, STRATEGY, seconds)
+            dataset, began = data(name, seed), perf_counter()
+            rows = searched(name, dataset, seed, STRATEGY, seconds)
             took = round(perf_counter() - began, 1)
-            others = searched(name, seed, "random", seconds)
-            known[name, seed] = {"seconds": took, **scores_of(rows, others)}
+            others = searched(name, dataset, seed, "random", seconds)
+            known[name, seed] = {"seconds": took, **scores_of(dataset, rows, others)}
             write_csv(path, [dict(zip(COLUMNS, line, strict=True)) for line in lines(known)])
             print(name, seed, {k: round(v, 4) for k, v in known[name, seed].items()}, flush=True)
     results: dict[str, Any] = {"seconds": seconds}
