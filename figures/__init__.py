@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).parent
 
 
-def save(figure: Figure, out: Path, name: str) -> list[Path]:
+def save(figure: Figure, out: Path, name: str, dpi: int = 200) -> list[Path]:
     """Write ``name.svg`` and ``name.png`` into the folder ``out``; the same figure gives the same bytes each time."""
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"{name}.svg", out / f"{name}.png"]
     with rc_context({"svg.hashsalt": name}):
         figure.savefig(paths[0], metadata={"Date": None})
-        figure.savefig(paths[1], dpi=200)
+        figure.savefig(paths[1], dpi=dpi)
     return paths

@@ -236,6 +236,7 @@ def show(
             help="A picture, as net.svg, or the graph, as net.dot or net.graphml; FILE.svg if not given.",
         ),
     ] = None,
+    html: Annotated[bool, typer.Option("--html", help="The graph as a page to look around in; FILE.html.")] = False,
 ) -> None:
     """Draw a machine, and tell its order, levels and depth cofiltration.
 
@@ -244,10 +245,10 @@ def show(
     Example: machgraph show runs/digits --out net.svg
     """
     from search.progress import labelled, terminal
-    from search.show import describe, draw, machine_file, read_machine
+    from search.show import describe, draw, picture_file, read_machine
 
     machine = read_machine(place)
-    picture = out or machine_file(place).with_suffix(".svg")
+    picture = picture_file(place, out, page=html)
     draw(machine, picture)
     terminal().print(labelled([*describe(machine), ("picture", str(picture))]))
 

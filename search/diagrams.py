@@ -9,6 +9,7 @@ import networkx as nx
 
 from machgraph.graph import levels, order
 from machgraph.layout import layered, transposed
+from machgraph.naming import indexed
 from machgraph.partition import Mask, lag_words
 
 GAP = 44.0  # between two blocks
@@ -198,19 +199,6 @@ def _line(source: str, target: str, points: Sequence[Place], direction: Place, s
 
 
 # --- machines, by level ----------------------------------------------------------------------------------------------
-
-_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-
-
-def indexed(name: str) -> str:
-    """A name with its index set low.
-
-    >>> indexed("σ_12"), indexed("z_2@1"), indexed("conv1")
-    ('σ₁₂', 'z₂@1', 'conv1')
-    """
-    letter, _, rest = name.partition("_")
-    index, at, scale = rest.partition("@")
-    return letter + index.translate(_SUBSCRIPTS) + at + scale if index.isascii() and index.isdigit() else name
 
 
 def machine_diagram(graph: "nx.DiGraph[str]", *, down: bool) -> Diagram:

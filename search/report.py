@@ -107,13 +107,14 @@ def render(
     from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
     from machgraph.draw import level_colour
+    from machgraph.draw.page import asset
 
     environment = Environment(
         loader=PackageLoader("search", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "ensure_ascii": False}
     style, *scripts = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("report.css", *SCRIPTS))
-    script = "".join(scripts)
+    style, script = asset("theme.css") + style, "".join([asset("theme.js"), *scripts])
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template: Template = environment.get_template("report.html.jinja")
     winner = next((row.trial for row in rows if row.trial is not None), None)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from machgraph.parametric import ParametricMachine
     from machgraph.partition import Mask
 
-GRAPHS = {".dot": "dot", ".gv": "dot", ".graphml": "graphml"}  # of machgraph.draw
+GRAPHS = {".dot": "dot", ".gv": "dot", ".graphml": "graphml", ".html": "html"}  # of machgraph.draw
 
 
 def machine_file(place: str | os.PathLike[str]) -> Path:
@@ -107,15 +107,27 @@ def _shortcuts(mask: "Mask") -> list[str]:
     return [f"{j} → {i} ({lags})" for (i, j), lags in words.items() if j != i - 1 or lags != "lag 0"]
 
 
+def picture_file(place: str | os.PathLike[str], out: Path | None, *, page: bool) -> Path:
+    """Where the picture of a machine goes, if nothing is said beside the machine.
+
+    Raises
+    ------
+    ValueError : a page is wanted, in a file of another kind.
+    """
+    if page and out and out.suffix.lower() != ".html":
+        raise ValueError(f"got --html and --out {out}: a page's name ends in .html; leave one of the two out")
+    return out or machine_file(place).with_suffix(".html" if page else ".svg")
+
+
 def draw(machine: "ParametricMachine | Architecture", path: Path) -> None:
-    """Write a picture of a machine: its dependency graph, and below it which block hears which; or the graph as text.
+    """Write a picture of a machine: its dependency graph, and below it which block hears which; or the graph alone.
 
     Of a graph space the cofiltration takes the place of blocks.
 
     Parameters
     ----------
     path : whose end says what is written: a picture, such as ``.svg`` or ``.pdf``, or the dependency graph alone, for
-        other programs, as ``.dot``, ``.gv`` or ``.graphml``.
+        other programs, as ``.dot``, ``.gv`` or ``.graphml``, or as a page to look around in, ``.html``.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""What comes before all tests."""
+"""What comes before all tests, and a browser for those that need one."""
+
+import shutil
 
 import pytest
 import torch
@@ -6,9 +8,49 @@ import torch
 import machgraph as mg
 from machgraph.warm_up import warm_up
 
+# beside what a container needs: nothing that a browser asks of the network by itself
+OFFLINE = ("quic", "background-networking", "component-update", "sync")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{service}" for service in OFFLINE)]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled() -> None:
     """Compile first what is not on disk, so that what is told of it is in no test's output."""
     warm_up()
     mg.DenseMachine((1, 1), dtype=torch.float64)(torch.ones(1, 1, dtype=torch.float64)).sum().backward()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no browser: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page; at the end of the test nothing may have gone wrong in it, and nothing have been asked for."""
+    contexts, complaints, requests = [], [], []
+
+    def visit(path, *, width=1200, theme="light", touch=False):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, has_touch=touch)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert {url for url in requests if not url.startswith(("file:///", "data:"))} == set()
+    assert len([url for url in requests if url.startswith("file:")]) == len(contexts), "only the pages themselves"

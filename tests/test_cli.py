@@ -276,6 +276,10 @@ def test_show_draws_a_run_a_saved_machine_and_a_description(finished, folder, ca
     first = (folder / "net.svg").read_bytes()
     machgraph(capsys, "show", "net.json")
     assert (folder / "net.svg").read_bytes() == first
+    assert "net.html" in machgraph(capsys, "show", "net.json", "--html")[1]
+    machgraph(capsys, "show", "net.json", "--out", "same.html")
+    assert (folder / "same.html").read_text() == (folder / "net.html").read_text()
+    assert (folder / "net.html").read_text().startswith("<!doctype html>")
 
 
 # ---- help and errors ------------------------------------------------------------------------------------------------
@@ -389,6 +393,7 @@ def mistakes(folder):
         ("show wrong.json", "it must hold widths"),
         ("show signs.csv", "is not a machgraph file"),
         ("show plain.machgraph --out net.doc", "the name of a picture ends in one of"),
+        ("show plain.machgraph --html --out net.svg", "a page's name ends in .html"),
         ("predict plain.machgraph signs.csv", "was saved without an encoder"),
         ("predict {run} other.csv", "column 'b' is missing"),
         ("predict {run} none.csv", "file not found"),

@@ -1,7 +1,7 @@
 """Pictures, checked by numbers: no label on another, no line through a box that it does not end at."""
 
 import io
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import matplotlib
 import numpy as np
@@ -16,6 +16,7 @@ import machgraph as mg
 from machgraph.draw.canvas import PALE
 from machgraph.draw.charts import LEGAL, SEQUENTIAL, SHORTCUT
 from machgraph.graph import Node, dependency_graph, levels
+from machgraph.grouping import between, cut, tree
 from machgraph.partition import Partition
 
 
@@ -58,7 +59,21 @@ def parametric(blocks):
     return dependency_graph(nodes)
 
 
+def residual(*blocks):
+    """Names and edges of a residual network: stages of so many blocks, each with its input added to its output."""
+    nodes, before = [Node("conv1", ("input",), ("conv1",))], "conv1"
+    for i, count in enumerate(blocks, 1):
+        for k in range(count):
+            block = f"layer{i}.{k}"
+            names = [f"{block}.{name}" for name in ("conv1", "bn1", "relu", "conv2", "bn2")]
+            nodes += [Node(b, (a,), (b,)) for a, b in pairwise([before, *names])]
+            nodes.append(Node(f"{block}.add", (before, names[-1]), (f"{block}.add",)))
+            before = f"{block}.add"
+    return dependency_graph([*nodes, Node("fc", (before,), ("fc",))])
+
+
 GRAPHS = {
+    "8 machines": random_graph(8),
     "figure 2": figure2(),
     "40 machines": random_graph(40),
     "17 parametric machines": parametric(9),
@@ -66,6 +81,17 @@ GRAPHS = {
     "no edges": dependency_graph([Node(f"f{i}", ("x",), (f"y{i}",)) for i in range(6)]),
     "long names": dependency_graph([Node("a $ign_and_a_very_long_name", (), ("y",)), Node("b", ("y",), ("z",))]),
 }
+
+LARGE = {
+    "38 machines in modules": residual(2, 2, 2),
+    "300 machines in modules": residual(8, 12, 16, 14),
+    "300 machines": random_graph(300),
+}
+
+
+def shown_of(graph):
+    """The graph between what is drawn by default."""
+    return between(graph, cut(tree(graph), "auto"))
 
 
 def extents(ax):
@@ -85,7 +111,7 @@ def assert_apart(ax):
 
 
 def boxes_of(ax):
-    boxes = [patch for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
+    boxes = [patch for patch in ax.patches if isinstance(patch, FancyBboxPatch) and patch.get_gid()]
     return {box.get_gid(): (box.get_x(), box.get_y(), box.get_width(), box.get_height()) for box in boxes}
 
 
@@ -118,10 +144,26 @@ def test_labels_are_apart_and_within_their_boxes(name, components, direction):
 
 
 @pytest.mark.parametrize("direction", ["right", "down"])
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", LARGE)
+def test_large_graphs_fit_a_page_and_their_labels_are_apart(name, direction):
+    ax = mg.draw.dependency_graph(LARGE[name], direction=direction)
+    assert_apart(ax)
+    across = 0 if direction == "right" else 1
+    assert ax.figure.get_size_inches()[across] < (7.4 if across == 0 else 9.2)
+    assert boxes_of(ax).keys() == set(shown_of(LARGE[name]))
+    assert len(boxes_of(ax)) <= 40
+    for label, extent in extents(ax):
+        held = [ax.transData.transform([(x, y + h), (x + w, y)]) for x, y, w, h in boxes_of(ax).values()]
+        inside = [(low <= extent.min).all() and (extent.max <= high).all() for low, high in held]
+        assert sum(inside) == (not label.startswith("×")), label
+
+
+@pytest.mark.parametrize("direction", ["right", "down"])
+@pytest.mark.parametrize("name", [*GRAPHS, *LARGE])
 def test_no_line_crosses_a_machine_that_it_does_not_end_at(name, direction):
-    graph = GRAPHS[name]
-    ax = mg.draw.dependency_graph(graph, labels=False, direction=direction)
+    whole = (GRAPHS | LARGE)[name]
+    graph = shown_of(whole)
+    ax = mg.draw.dependency_graph(whole, labels=False, direction=direction)
     boxes, lines = boxes_of(ax), lines_of(ax)
     assert boxes.keys() == set(graph)
     assert lines.keys() == {machine for machine in graph if graph.out_degree(machine)}
@@ -371,3 +413,46 @@ def test_what_is_not_possible_at_any_lag_is_pale():
     ax = mg.draw.shortcuts(mg.RecurrentMachine((2, 3, 1), lags=1, timeblock=2))
     squares = [to_hex(patch.get_facecolor()) for patch in ax.patches if isinstance(patch, Rectangle)]
     assert squares.count(PALE.lower()) == 6 + 1  # and one in the legend
+
+
+# ---- groups ------------------------------------------------------------------------------------------------------
+
+
+def test_groups_say_how_many_machines_they_have_and_how_much_they_pass_on():
+    nodes = [Node("a.p", ("x",), ("u", "v")), Node("a.q", ("u",), ("w",)), Node("b.p", ("v", "w"), ("s",))]
+    graph = dependency_graph([*nodes, Node("b.q", ("s",), ("t",))])
+    texts = [text.get_text() for text in mg.draw.dependency_graph(graph, group=1).texts]
+    assert sorted(texts) == ["2 machines", "2 machines", "a", "b", "×2"]
+    assert boxes_of(mg.draw.dependency_graph(graph)).keys() >= set(graph)
+    with pytest.raises(ValueError, match="got group=0"):
+        mg.draw.dependency_graph(graph, group=0)
+
+
+@pytest.mark.parametrize("components", [False, True])
+@pytest.mark.parametrize("group", [1, 2, None])
+def test_labels_of_groups_are_apart_at_any_detail(group, components):
+    ax = mg.draw.dependency_graph(residual(2, 1), group=group, components=components)
+    assert_apart(ax)
+    assert ax.figure.get_size_inches()[0] <= 7.2 + 2 * 4 / 72
+    boxes = set(boxes_of(ax))
+    assert {1: "layer1", 2: "layer1.1", None: "layer1.1.bn2"}[group] in boxes
+
+
+def test_one_row_on_request():
+    wide, high = mg.draw.dependency_graph(residual(2, 1), group=None, wrap=np.inf).figure.get_size_inches()
+    assert wide > 10 * high
+
+
+def test_long_names_are_broken_into_lines():
+    name = "layers.0.self_attn.scaled_dot_product_attention"
+    ax = mg.draw.dependency_graph(dependency_graph([Node(name, ("x",), ("y",)), Node("b", ("y",), ("z",))]))
+    lines = [label for label, _ in extents(ax)]
+    assert "".join(line for line in lines if len(line) > 2) == name
+    assert max(map(len, lines)) <= 20
+    (x0, y1), (x1, y0) = (
+        ax.transData.transform(p)
+        for p in (boxes_of(ax)[name][:2], np.add(boxes_of(ax)[name][:2], boxes_of(ax)[name][2:]))
+    )
+    inside = [e for label, e in extents(ax) if len(label) > 2]
+    assert all(x0 < e.x0 and e.x1 < x1 and y0 < e.y0 and e.y1 < y1 for e in inside)
+    assert len(inside) == 3

@@ -3,8 +3,9 @@
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 
-from figures import figure1, figure2
+from figures import figure1, figure2, gallery
 
 matplotlib.use("Agg")
 
@@ -78,3 +79,30 @@ def test_a_figure_is_written_twice_with_the_same_bytes(figure, tmp_path):
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
         assert one.stat().st_size > 10_000
+
+
+def test_the_gallery_shows_the_lines_that_draw_its_pictures():
+    assert (gallery.DOCS / "gallery.md").read_text(encoding="utf-8") == gallery.page()
+    names = {picture.name for picture in gallery.PICTURES}
+    files = {path.name for path in (gallery.DOCS / "gallery").iterdir()}
+    assert files == {gallery.PAGE, *(f"{name}.{kind}" for name in names for kind in ("svg", "png"))}
+    assert sum(path.stat().st_size for path in (gallery.DOCS / "gallery").iterdir()) < 1e6
+    for picture in gallery.PICTURES:
+        assert len(picture.code.splitlines()) <= 3
+        assert f"```python\n{picture.code}\n```" in gallery.page()
+
+
+@pytest.mark.parametrize(
+    ("name", "boxes"),
+    [
+        ("resnet", {"conv1", "bn1", "relu", *(f"layer{i}.{k}" for i in (1, 2, 3) for k in (0, 1)), "pool", "fc"}),
+        ("transformer", {"embedding", "norm", "head", "layers.0.attention", "layers.1.add_2"}),
+    ],
+)
+def test_networks_of_torch_are_drawn_by_module(name, boxes):
+    picture = next(picture for picture in gallery.PICTURES if picture.name == name)
+    ax = gallery.drawn(picture)
+    drawn = {patch.get_gid() for patch in ax.patches}
+    assert boxes <= drawn
+    assert not any(str(gid).startswith(("layer1.0.", "layers.0.attention.")) for gid in drawn)
+    plt.close("all")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machgraph.layout import Layout, layered, transposed
+from machgraph.layout import Layout, layered, transposed, wrapped
 from machgraph.layout.mesh import LINE_GAP, NODE_GAP
 
 
@@ -178,3 +178,55 @@ def test_the_layout_does_not_depend_on_the_hashes_of_names():
 def test_layers_that_do_not_fit_are_refused(layers, sentence):
     with pytest.raises(ValueError, match=sentence):
         layered(nx.DiGraph([("a", "b")]), layers, {"a": (1, 1), "b": (1, 1)})
+
+
+# ---- in rows -----------------------------------------------------------------------------------------------------
+
+
+def in_rows(graph, longest):
+    layers = [sorted(layer) for layer in nx.topological_generations(graph)]
+    return wrapped(layered(graph, layers, dict.fromkeys(graph, (20.0, 14.0))), layers, longest)
+
+
+@pytest.mark.parametrize("shortcuts", [(), ((0, 3), (5, 9), (8, 20)), ((0, 29), (1, 28), (2, 27))])
+@pytest.mark.parametrize("longest", [130.0, 300.0])
+def test_long_layouts_go_on_in_rows(shortcuts, longest):
+    graph = nx.path_graph(30, create_using=nx.DiGraph)
+    graph.add_edges_from(shortcuts)
+    layout = in_rows(graph, longest)
+    assert layout.width <= longest
+    for a, b in combinations(graph, 2):
+        left, right = box(layout, a), box(layout, b)
+        assert max(left[0] - right[2], right[0] - left[2], left[1] - right[3], right[1] - left[3]) > 6
+    for (a, b), route in layout.routes.items():
+        assert len(route) % 3 == 1
+        x0, y0, x1, y1 = box(layout, a)
+        assert route[0] == pytest.approx((x1, (y0 + y1) / 2))
+        x0, y0, x1, y1 = box(layout, b)
+        assert route[-1][0] == pytest.approx(x0)
+        assert y0 < route[-1][1] < y1
+        points = sampled(route)
+        assert (points > 0).all()
+        assert (points < (layout.width + 1e-6, layout.height + 1e-6)).all()
+        for node in set(graph) - {a, b}:
+            x0, y0, x1, y1 = box(layout, node)
+            assert not ((points > (x0 - 2, y0 - 2)) & (points < (x1 + 2, y1 + 2))).all(axis=1).any()
+
+
+def test_lines_that_go_round_together_do_not_cross():
+    graph = nx.DiGraph([(f"{line}{i}", f"{line}{i + 1}") for line in "abc" for i in range(8)])
+    layout = in_rows(graph, 140.0)
+    assert layout.width <= 140.0
+    curves = {line: [sampled(r, 40) for (a, _), r in layout.routes.items() if a[0] == line] for line in "abc"}
+    for one, other in combinations("abc", 2):
+        for first in curves[one]:
+            for second in curves[other]:
+                assert np.hypot(*(first[:, None] - second[None]).transpose(2, 0, 1)).min() > 2
+
+
+def test_where_many_lines_lead_on_no_row_ends():
+    graph = nx.DiGraph([(f"{line}{i}", f"{line}{i + 1}") for line in "abcdef" for i in range(8)])
+    layers = [sorted(layer) for layer in nx.topological_generations(graph)]
+    layout = layered(graph, layers, dict.fromkeys(graph, (20.0, 14.0)))
+    assert wrapped(layout, layers, 140.0) is layout
+    assert wrapped(layout, layers, layout.width) is layout

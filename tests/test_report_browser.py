@@ -2,7 +2,6 @@
 
 import math
 import re
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,22 +9,7 @@ from test_report import HOSTILE, made_up
 
 import machgraph as mg
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no browser: apt-get install chromium")
-
-# beside what a container needs: nothing that a browser asks of the network by itself
-OFFLINE = ("quic", "background-networking", "component-update", "sync")
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉", "_")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{service}" for service in OFFLINE)]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -41,30 +25,6 @@ def with_shortcuts(folder):
     path = folder / "report.html"
     path.write_text(replace(made_up(30), machine=machine).page(), encoding="utf-8")
     return machine.architecture, path
-
-
-@pytest.fixture
-def visit(browser):
-    """Open a page; at the end of the test nothing may have gone wrong in it, and nothing have been asked for."""
-    contexts, complaints, requests = [], [], []
-
-    def visit(path, *, width=1200, theme="light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(dialog.message))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert {url for url in requests if not url.startswith(("file:///", "data:"))} == set()
-    assert len([url for url in requests if url.startswith("file:")]) == len(contexts), "only the pages themselves"
 
 
 OVERLAPS = """() => {

@@ -4,7 +4,6 @@ import math
 import re
 from dataclasses import replace
 from itertools import combinations, pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from test_report import Parsed, made_up
 import machgraph as mg
 from machgraph import graph
 from machgraph.draw.canvas import COLOURS
+from machgraph.draw.page import asset
 from search import pictures, report
 from search.colours import STATUSES
 from search.diagrams import machine_diagram
@@ -305,7 +305,7 @@ def test_dots_stand_out_from_the_paper_and_can_be_told_apart_with_any_sight(them
 
 @pytest.mark.parametrize("theme", [0, 1])
 def test_words_and_lines_stand_out_from_whatever_is_behind_them(theme):
-    style = Path(report.__file__).with_name("report.css").read_text(encoding="utf-8")
+    style = asset("theme.css")
     pairs = {name: pair for name, *pair in re.findall(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", style)}
     colours = {name: re.sub(r"^#(\w)(\w)(\w)$", r"#\1\1\2\2\3\3", pair[theme]) for name, pair in pairs.items()}
     for paper in ("paper", "panel", "box"):

@@ -1,7 +1,6 @@
 """Who depends on whom, layered by level."""
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable
 from typing import Any, Literal
 
 import networkx as nx
@@ -9,25 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.path import Path
 
+from machgraph.draw import sketch
 from machgraph.draw.arcs import ASIDE, LANE, arcs_below, draw_arcs
-from machgraph.draw.canvas import (
-    FONT,
-    LINE,
-    SMALL,
-    Box,
-    Line,
-    canvas,
-    graph_of,
-    last_writers,
-    level_colour,
-    levels_of,
-    text,
-    tint,
-    width,
-)
-from machgraph.layout import Layout, Point, layered, transposed
+from machgraph.draw.canvas import LINE, SMALL, Box, Line, canvas, graph_of, level_colour, text, tint
+from machgraph.draw.sketch import PILE, Item, Sketch
+from machgraph.grouping import Group, Grouping, between, cut, tree
+from machgraph.layout import Layout, Point, layered, transposed, wrapped
 
 HEAD = 6.0  # length of the head of an arrow
+PAGE = {"right": 7.2, "down": 9.0}  # inches that a page has
 LABELLED_EDGES = 12  # graphs of more edges than this don't say what each edge carries, unless asked to
 
 
@@ -38,6 +27,8 @@ def dependency_graph(
     components: bool = False,
     labels: bool | None = None,
     direction: Literal["right", "down"] = "right",
+    group: Grouping = "auto",
+    wrap: float | None = None,
 ) -> Axes:
     """Draw which machine depends on which: data flows along the arrows, one layer for each level.
 
@@ -50,135 +41,64 @@ def dependency_graph(
     architecture : an architecture, or its graph: nodes with ``reads`` and ``writes``, edges with ``components``, and
         with ``lags`` and ``back`` where it is folded.
     components : also draw the components, as rounded labels that the machines (boxes) read and write, as in Figure 2.
-    labels : name at each edge the components that it carries. By default for graphs of at most 12 edges. A folded
-        recurrence has its lags there.
+    labels : name at each edge the components that it carries. By default for graphs of at most 12 edges, where those
+        have other names than the machines. ``False`` for no words; but a folded recurrence has its lags there.
     direction : where the levels follow each other: to the ``"right"`` or ``"down"``.
+    group : how many names of modules make a group, as in ``from_torch``: with 1 all of ``layer1.0.conv1``,
+        ``layer1.1.conv1`` and so on is one box, ``layer1``. By default graphs of more than 40 machines are drawn in as
+        much detail as 40 boxes allow, by module, or else by neighbourhood; ``None`` draws every machine. Lines between
+        groups are merged, and say how many components they carry if that is more than one. Levels and colours are those
+        of the groups. A folded recurrence has no groups.
+    wrap : inches after which what is longer goes on in a next row (or column), where few lines lead there; by default
+        a page's, 7.2 to the right and 9 down. ``math.inf`` for one row.
 
     Raises
     ------
-    TypeError : neither an architecture nor a graph. ValueError : another direction.
+    TypeError : neither an architecture nor a graph. ValueError : another direction or group.
     """
     graph = graph_of(architecture)
     if direction not in ("right", "down"):
         raise ValueError(f'got direction={direction!r}: give "right" or "down"')
-    if nx.get_edge_attributes(graph, "lags"):
-        sketch = _folded(graph, components=components)
+    is_folded = bool(nx.get_edge_attributes(graph, "lags"))
+    parts = cut(tree(graph), group)
+    if not is_folded and any(isinstance(part, Group) for part in parts):
+        graph = between(graph, parts)
+    if is_folded:
+        drawn = sketch.folded(graph, components=components)
     elif components:
-        sketch = _with_components(graph)
-    elif labels or (labels is None and graph.number_of_edges() <= LABELLED_EDGES):
-        sketch = _with_labels(graph)
+        drawn = sketch.with_components(graph)
     else:
-        sketch = _machines(graph)
-    return _draw_sketch(sketch, ax, down=direction == "down")
+        words = _words(graph, labels)
+        drawn = sketch.with_labels(graph, words) if any(words.values()) else sketch.machines(graph)
+    return _draw(drawn, ax, down=direction == "down", longest=72 * (wrap or PAGE[direction]))
 
 
-# --- sketches: what is to be laid out, before any position ----------------------------------------------------------
+def _words(graph: "nx.DiGraph[str]", labels: bool | None) -> dict[tuple[str, str], str]:
+    """What edges say: the names of what they carry, or between groups how many, where they are several."""
+    if labels is False:
+        return {}
+    grouped = any(inside for _, inside in graph.nodes(data="machines"))
+    carried = {(a, b): tuple(components or ()) for a, b, components in graph.edges(data="components")}
+    if labels is None:  # names that tell more than those of the machines do
+        telling = any(components != (a,) for (a, _), components in carried.items())
+        labels = telling and not grouped and len(carried) <= LABELLED_EDGES
+    if labels:
+        return {edge: ", ".join(components) for edge, components in carried.items()}
+    return {
+        edge: f"×{len(components)}" if grouped and len(components) > 1 else "" for edge, components in carried.items()
+    }
 
 
-@dataclass(frozen=True)
-class _Item:
-    """A node of a picture. ``shape``: a machine's box, a component's pill, or the text on an edge."""
-
-    text: str
-    shape: Literal["box", "pill", "label"]
-    level: int
-
-
-@dataclass(frozen=True)
-class _Sketch:
-    items: dict[Hashable, _Item]
-    edges: list[tuple[Hashable, Hashable]]
-    layers: list[list[Hashable]]
-    arcs: list[tuple[Hashable, Hashable]] = field(default_factory=list)  # edges that go back, drawn below the layers
-
-
-def _layers(place: Mapping[Any, int]) -> list[list[Hashable]]:
-    layers: dict[int, list[Hashable]] = {}
-    for key, i in place.items():
-        layers.setdefault(i, []).append(key)
-    return [layers[i] for i in sorted(layers)]
-
-
-def _machines(graph: "nx.DiGraph[str]") -> _Sketch:
-    levels = levels_of(graph)
-    items: dict[Hashable, _Item] = {name: _Item(name, "box", levels[name]) for name in graph}
-    return _Sketch(items, list(graph.edges), _layers({name: levels[name] for name in graph}))
-
-
-def _with_labels(graph: "nx.DiGraph[str]") -> _Sketch:
-    """Edges of one machine that carry the same components share a label right after it.
-
-    The label is a node of its own, half a level on, so that no line can pass under it.
-    """
-    levels = levels_of(graph)
-    items: dict[Hashable, _Item] = {name: _Item(name, "box", levels[name]) for name in graph}
-    place: dict[Hashable, int] = {name: 2 * level for name, level in levels.items()}
-    edges: dict[tuple[Hashable, Hashable], None] = {}
-    for a, b, carried in graph.edges(data="components"):
-        label = (a, tuple(carried or ()))
-        if carried:
-            items[label] = _Item(", ".join(carried), "label", levels[a])
-            place[label] = 2 * levels[a] + 1
-            edges[a, label] = None
-        edges[label if carried else a, b] = None
-    return _Sketch(items, list(edges), _layers(place))
-
-
-def _with_components(graph: "nx.DiGraph[str]") -> _Sketch:
-    levels, last = levels_of(graph), last_writers(graph)
-    items: dict[Hashable, _Item] = {}
-    place: dict[Hashable, int] = {}
-    edges: list[tuple[Hashable, Hashable]] = []
-    for component, level in last.items():
-        items["component", component] = _Item(component, "pill", level)
-        place["component", component] = 2 * level
-    for name in graph:
-        items["machine", name] = _Item(name, "box", levels[name])
-        place["machine", name] = 2 * levels[name] - 1
-        edges += [(("component", read), ("machine", name)) for read in graph.nodes[name].get("reads", ())]
-        edges += [(("machine", name), ("component", write)) for write in graph.nodes[name].get("writes", ())]
-    return _Sketch(items, edges, _layers(place))
-
-
-def _folded(graph: "nx.DiGraph[str]", *, components: bool) -> _Sketch:
-    """A recurrence: lags are labels; one that comes from earlier turns stands before its reader, where an arc ends."""
-    levels, last = levels_of(graph), last_writers(graph)
-    items: dict[Hashable, _Item] = {name: _Item(name, "box", levels[name]) for name in graph}
-    place: dict[Hashable, int] = {name: 6 * level for name, level in levels.items()}
-    edges: dict[tuple[Hashable, Hashable], None] = {}
-    arcs: list[tuple[Hashable, Hashable]] = []
-    if components:
-        for component, level in last.items():
-            items["component", component] = _Item(component, "pill", level)
-            place["component", component] = 6 * level + 3
-        for name in graph:
-            reads, writes = graph.nodes[name]["reads"], graph.nodes[name]["writes"]
-            edges |= {(("component", c), name): None for c in reads if not last[c]}
-            edges |= {(name, ("component", c)): None for c in writes}
-    for a, b, edge in graph.edges(data=True):
-        for start in [("component", c) for c in edge["components"]] if components else [a]:
-            if edge["lags"] == (0,):
-                edges[start, b] = None
-                continue
-            label = (start, b) if edge["back"] else (start, edge["lags"])
-            items[label] = _Item(edge["words"], "label", levels[a])
-            place[label] = place[b] - 1 if edge["back"] else place[start] + 1
-            edges[label, b] = None
-            if edge["back"]:
-                arcs.append((start, label))
-            else:
-                edges[start, label] = None
-    return _Sketch(items, list(edges), _layers(place), arcs)
-
-
-def _draw_sketch(sketch: _Sketch, ax: Axes | None, *, down: bool) -> Axes:
+def _draw(sketch: Sketch, ax: Axes | None, *, down: bool, longest: float) -> Axes:
     graph: nx.DiGraph[Hashable] = nx.DiGraph()
     graph.add_nodes_from(sketch.items)
     graph.add_edges_from(sketch.edges)
-    sizes = {key: _size(item) for key, item in sketch.items.items()}
+    sizes = {key: item.size for key, item in sketch.items.items()}
     if down:
         sizes = {key: (h, w) for key, (w, h) in sizes.items()}
     layout = layered(graph, sketch.layers, sizes)
+    if not sketch.arcs:
+        layout = wrapped(layout, sketch.layers, longest)
     arcs = arcs_below(layout, sketch.layers, sketch.arcs)
     lanes, aside = LANE * arcs.lanes, ASIDE if sketch.arcs else 0.0
     if down:
@@ -194,13 +114,7 @@ def _draw_sketch(sketch: _Sketch, ax: Axes | None, *, down: bool) -> Axes:
     return ax
 
 
-def _size(item: _Item) -> Point:
-    if item.shape == "label":
-        return width(item.text, SMALL) + 5, SMALL + 3
-    return max(width(item.text) + 11, 18.0), FONT + 8
-
-
-def _draw_lines(ax: Axes, sketch: _Sketch, layout: Layout[Hashable], key: Hashable, z: float, *, down: bool) -> None:
+def _draw_lines(ax: Axes, sketch: Sketch, layout: Layout[Hashable], key: Hashable, z: float, *, down: bool) -> None:
     """All lines that leave one node as one tree, each stretch once, over a white casing that shows what crosses."""
     stretches: dict[tuple[Point, ...], None] = {}
     heads = []
@@ -226,7 +140,7 @@ def _draw_lines(ax: Axes, sketch: _Sketch, layout: Layout[Hashable], key: Hashab
         ax.add_patch(Polygon(head, closed=True, facecolor=colour, edgecolor="none", zorder=2.5))
 
 
-def _draw_item(ax: Axes, item: _Item, centre: Point, size: Point) -> None:
+def _draw_item(ax: Axes, item: Item, centre: Point, size: Point) -> None:
     (x, y), (w, h) = centre, size
     colour = level_colour(item.level)
     if item.shape == "label":
@@ -234,16 +148,15 @@ def _draw_item(ax: Axes, item: _Item, centre: Point, size: Point) -> None:
         text(ax, x, y, item.text, SMALL, colour=colour)
         return
     rounding = min(w, h) / 2 if item.shape == "pill" else 2.0
-    ax.add_patch(
-        Box(
-            (x - w / 2, y - h / 2),
-            w,
-            h,
-            rounding,
-            facecolor=tint(colour, 0.14) if item.shape == "box" else "white",
-            edgecolor=colour,
-            zorder=3,
-            gid=item.text,
-        )
-    )
-    text(ax, x, y, item.text)
+    fill = {"facecolor": "white", "edgecolor": colour, "zorder": 3}
+    if item.shape == "group":  # a pile of boxes, the last one in front
+        x, y, w, h = x - PILE / 2, y + PILE / 2, w - PILE, h - PILE
+        for step in (PILE, PILE / 2):
+            ax.add_patch(Box((x - w / 2 + step, y - h / 2 - step), w, h, rounding, **fill))
+    if item.shape != "pill":
+        fill["facecolor"] = tint(colour, 0.14)
+    ax.add_patch(Box((x - w / 2, y - h / 2), w, h, rounding, gid=item.text, **fill))
+    top = y - sum(points + 2 for _, points in item.lines) / 2
+    for row, points in item.lines:
+        text(ax, x, top + (points + 2) / 2, row, points)
+        top += points + 2

@@ -12,38 +12,20 @@ The method of Sugiyama, Tagawa and Toda (1981), with three choices of ours:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Generic
+from dataclasses import replace
 
 import networkx as nx
 
 from machgraph.layout.coordinates import alignments, bending, settle
-from machgraph.layout.mesh import Mesh, N, Point, ports_of, woven
+from machgraph.layout.mesh import Layout, Mesh, N, Point, ports_of, woven
 from machgraph.layout.ordering import arranged
+from machgraph.layout.wrapping import wrapped
 
-__all__ = ["Layout", "Point", "layered", "transposed"]
+__all__ = ["Layout", "Point", "layered", "transposed", "wrapped"]
 
 STUB = 7.0  # the last stretch before a layer is straight: room for the head of an arrow
 TURN_GAP = (9.0, 42.0)  # between two layers, besides the stub: at least, at most
 SLOPE = 0.25  # a turn over a height h gets SLOPE * h more room
-
-
-@dataclass(frozen=True)
-class Layout(Generic[N]):
-    """Positions in points (1/72 inch), x to the right and y downwards, within ``[0, width] x [0, height]``.
-
-    Parameters
-    ----------
-    centres, sizes : the centre and the (width, height) of each node.
-    routes : for each edge the control points of its cubic Bézier curves, ``1 + 3 k`` of them for ``k`` curves.
-    width, height : of the whole picture.
-    """
-
-    centres: dict[N, Point]
-    sizes: dict[N, Point]
-    routes: dict[tuple[N, N], tuple[Point, ...]]
-    width: float
-    height: float
 
 
 def layered(graph: "nx.DiGraph[N]", layers: Sequence[Sequence[N]], sizes: Mapping[N, Point]) -> Layout[N]:

@@ -1,4 +1,4 @@
-"""The graph between layers: a vertex for each node and for each bend of a line, edges between neighbouring layers."""
+"""What a layout is, and the graph between layers: a vertex for each node and for each bend of a line."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,24 @@ N = TypeVar("N", bound=Hashable)
 NODE_GAP = 11.0  # least distance between neighbours in a layer, in points: two nodes, ...
 LINE_GAP = 6.5  # ... and two lines, or a line and a node
 PORT_GAP = 5.5  # between the ends of lines that enter one node
+
+
+@dataclass(frozen=True)
+class Layout(Generic[N]):
+    """Positions in points (1/72 inch), x to the right and y downwards, within ``[0, width] x [0, height]``.
+
+    Parameters
+    ----------
+    centres, sizes : the centre and the (width, height) of each node.
+    routes : for each edge the control points of its cubic Bézier curves, ``1 + 3 k`` of them for ``k`` curves.
+    width, height : of the whole picture.
+    """
+
+    centres: dict[N, Point]
+    sizes: dict[N, Point]
+    routes: dict[tuple[N, N], tuple[Point, ...]]
+    width: float
+    height: float
 
 
 @dataclass(frozen=True)
