@@ -275,12 +275,13 @@ def predict(
 def export(
     place: Place,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Ends in .pt2, .onnx or .machgraph; best.pt2 if not given.")
+        Path | None, typer.Option(metavar="FILE", help="Ends in .pt2, .onnx, .py or .machgraph; best.pt2 if not given.")
     ] = None,
 ) -> None:
     """Write the best machine as a program that runs without machgraph.
 
-    From the features of rows to what predict says of them; how features are made of columns is in the file as JSON.
+    From the features of rows to what predict says of them; how features are made of columns is in the file as JSON. A
+    .py file is plain torch to be read, from the cells of a table on; its weights are beside it.
 
     Example: machgraph export runs/digits --out digits.onnx
     """

@@ -6,6 +6,7 @@ What does not fit in a line gets one line an item, with a comma after the last.
 import re
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 LINE = 88  # characters, as ruff and black have it unless told otherwise
 IMPORTS: tuple[
@@ -13,15 +14,15 @@ IMPORTS: tuple[
 ] = (  # in the order of isort: a module, the names of it, and what shows that one is used
     ("collections.abc", {"Mapping": r"\bMapping\[", "Sequence": r"\bSequence\["}),
     ("dataclasses", {"dataclass": r"@dataclass"}),
-    ("datetime", {"datetime": r"\bdatetime\.", "timezone": r"\btimezone\."}),
-    ("functools", {"partial": r"\bpartial\("}),
-    ("math", {"nan": r"\bnan\b", "pi": r"\bpi\b"}),
+    ("datetime", {"UTC": r"=UTC\b", "datetime": r"\bdatetime\.fromisoformat"}),
+    ("functools", {"partial": r"= partial\("}),
+    ("math", {"nan": r"return nan\b", "pi": r"\* pi \*"}),
     ("pathlib", {"Path": r"\bPath\("}),
     ("", {}),
     ("torch", {"": r"\btorch\."}),
     ("safetensors.torch", {"load_file": r"\bload_file\("}),
     ("torch", {"Tensor": r"\bTensor\b", "nn": r"\bnn\."}),
-    ("torch.nn", {"functional as F": r"\bF\."}),
+    ("torch.nn", {"functional as F": r"\bF\.\w+\("}),
 )
 
 
@@ -46,18 +47,44 @@ def docstring(first: str, *paragraphs: Sequence[str]) -> list[str]:
     return [*lines, '"""']
 
 
-def fitted(opening: str, items: Sequence[str], closing: str, indent: int = 0) -> list[str]:
+@dataclass(frozen=True)
+class Group:
+    """Items between brackets: of a call, a list or a tuple, which has a comma after an only item."""
+
+    opening: str
+    items: "Sequence[Item]"
+    closing: str
+    is_tuple: bool = False
+
+    def __str__(self) -> str:
+        only = "," * (self.is_tuple and len(self.items) == 1)
+        return f"{self.opening}{', '.join(map(str, self.items))}{only}{self.closing}"
+
+
+Item = str | Group
+
+
+def fitted(opening: str, items: Sequence[Item], closing: str, indent: int = 0) -> list[str]:
     """A statement in one line, or with one line an item where that is too long.
 
     >>> fitted("f(", ["a", "b"], ")")
     ['f(a, b)']
-    >>> fitted("f(", ["a" * 50, "b" * 50], ")")
-    ['f(', '    aaaaa...', '    bbbbb...', ')']
+    >>> fitted("f(", ["a" * 50, Group("(", ["b" * 50], ")", is_tuple=True)], ")")
+    ['f(', '    aaaaa...', '    (bbbbb...,),', ')']
     """
-    line = f"{opening}{', '.join(items)}{closing}"
-    if indent + len(line) <= LINE or not items or not opening.endswith(("(", "[", "{")):
+    return laid(Group(opening, items, closing), indent)
+
+
+def laid(group: Group, indent: int = 0) -> list[str]:
+    """The lines of a group, so far to the right."""
+    line = str(group)
+    if indent + len(line) <= LINE or not group.items or not group.opening.endswith(("(", "[", "{")):
         return [line]
-    return [opening, *(f"    {item}," for item in items), closing]
+    lines = [group.opening]
+    for item in group.items:
+        *before, last = laid(item, indent + 4) if isinstance(item, Group) else [item]
+        lines += indented([*before, f"{last},"])
+    return [*lines, group.closing]
 
 
 def indented(lines: Sequence[str], spaces: int = 4) -> list[str]:
