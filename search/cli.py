@@ -290,6 +290,30 @@ def export(
     print(export(place, out))
 
 
+@app.command()
+def dashboard(
+    run: Run,
+    port: Annotated[int, typer.Option(metavar="N", help="Of this machine; 0 for any that is free.")] = 8080,
+) -> None:
+    """Open optuna-dashboard on a copy of a run's trials, with a picture of each network; Ctrl-C ends it.
+
+    Only this machine can see it. Trials that are finished later are in it when it is started again.
+
+    Example: machgraph dashboard runs/digits
+    """
+    import optuna
+
+    from search.dashboard import HOST, serving
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with serving(run, port) as server:
+        print(f"http://{HOST}:{server.server_port}/", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:  # that is how it ends
+            print()
+
+
 def _sizes(text: str | None) -> tuple[int, ...] | None:
     """Channels and extents, as in 1,28,28 or 1x28x28."""
     if text is None:
