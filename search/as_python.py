@@ -43,8 +43,12 @@ def source(trained: Trained, name: str) -> str:
     constants, parts = definition(
         machine, reading("recurrence" if isinstance(machine, RecurrentMachine) else "convolution")
     )
-    given, said = ("images", "answers") if encoder.layout == "pixels" else ("table", "answers")
-    said = "classes, probabilities" if encoder.classes else said
+    given, what = "table", "A table is a data frame, or lists of cells by the names of columns."
+    if encoder.layout == "pixels":
+        given, what = "images", "Images are a tensor, channels first, as they were before any scaling."
+    elif encoder.layout == "series":
+        what = "A table is a data frame, or lists of cells by the names of columns: steps in order."
+    said = "classes, probabilities" if encoder.classes else "answers"
     usage = [f"from {name} import load, predict", "", "network = load()", f"{said} = predict(network, {given})"]
     opening = docstring(
         f"{summary(machine)}, as plain torch.",
@@ -55,6 +59,7 @@ def source(trained: Trained, name: str) -> str:
             "To use them:",
         ],
         indented(usage),
+        [what],
     )
     around = _around(trained, flat).strip("\n").splitlines()
     return module(opening, [[WEIGHTS, *constants], *parts, loading("torch.float64"), around])
