@@ -1,4 +1,4 @@
-"""Machines as files that run without machgraph: programs of ``torch.export``, and ONNX."""
+"""Machines as files that run without machgraph: programs of ``torch.export``, ONNX, and plain Python."""
 
 import logging
 import os
@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from machgraph.parametric import DenseMachine, ParametricMachine
+from machgraph.source.module import write
 
 
 def export(
@@ -22,24 +23,29 @@ def export(
     example: Any = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write what ``machine(example)`` computes as plain operations of torch or of ONNX.
+    """Write what ``machine(example)`` computes as plain operations of torch or of ONNX, or as Python that one can read.
 
-    The file returns what the machine does: all of machine space, whose last channels are the output. In an ONNX file
+    A program returns what the machine does: all of machine space, whose last channels are the output. In an ONNX file
     they are called ``y0`` and ``z``, and the components of an architecture ``g_NAME`` and ``h_NAME``. Every size of
     batch will do; other sizes are those of the example, and a recurrence is unrolled over its steps.
+
+    A Python file is of parametric machines alone, and needs torch and safetensors. Its ``load()`` gives a module with
+    a layer for each block that hears what the mask says, and the weights of ``NAME.safetensors`` beside it, which
+    returns ``machine.output(machine(x))`` for inputs of every size. It was tried before it is there.
 
     Parameters
     ----------
     machine : a parametric machine, an architecture, or a module that contains some, in the mode that is wanted.
-    path : ``NAME.pt2`` for ``torch.export.load(path).module()``, or ``NAME.onnx`` (needs onnxscript).
+    path : ``NAME.pt2`` for ``torch.export.load(path).module()``, ``NAME.onnx`` (needs onnxscript), or ``NAME.py``.
     example : the input, ``(batch, channel, *size)``; a mapping by component for an architecture; a tuple for a module
-        of several inputs. The first axis of each tensor is the batch. A dense machine needs none.
-    metadata : texts to be kept in the file: ``NAME.json`` in the ``extra_files`` of ``torch.export.load``, or the
-        ``metadata_props`` of an ONNX model.
+        of several inputs. The first axis of each tensor is the batch. A dense machine needs none, nor does Python.
+    metadata : texts to be kept in the file: ``NAME.json`` in the ``extra_files`` of ``torch.export.load``, the
+        ``metadata_props`` of an ONNX model, or the metadata of the weights beside a Python file.
 
     Raises
     ------
-    ValueError : another suffix, no example or one that does not fit, or a module that ``torch.export`` does not accept.
+    ValueError : another suffix, no example or one that does not fit, or a module that ``torch.export`` does not accept;
+        for Python, another module than a parametric machine, or an activation without a name.
     ModuleNotFoundError : onnxscript is missing; the sentence has the command that installs it.
 
     Examples
@@ -52,14 +58,21 @@ def export(
     torch.Size([7, 5])
     """
     path = Path(path)
-    if path.suffix not in (".pt2", ".onnx"):
-        raise ValueError(f"got {path.name}: the name must end in .pt2 (torch.export) or .onnx")
+    if path.suffix not in (".pt2", ".onnx", ".py"):
+        raise ValueError(f"got {path.name}: the name must end in .pt2 (torch.export), .onnx or .py")
     if path.suffix == ".onnx" and find_spec("onnxscript") is None:
         raise ModuleNotFoundError("ONNX files need onnxscript: pip install 'machgraph[onnx]'")
     if not isinstance(machine, nn.Module):
         raise ValueError(
             f"got {type(machine).__name__}: give a machine, an architecture or a module that contains some"
         )
+    if path.suffix == ".py":
+        if not isinstance(machine, ParametricMachine):
+            raise ValueError(
+                f"got {type(machine).__name__}: dense, convolutional and recurrent machines are written as Python, "
+                "other modules as .pt2 or .onnx"
+            )
+        return write(machine, path, None if example is None else _inputs(machine, example)[0], metadata)
     inputs = _inputs(machine, example)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch and onnxscript warn of themselves

@@ -276,18 +276,43 @@ def predict(
 def export(
     place: Place,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Ends in .pt2, .onnx or .machgraph; best.pt2 if not given.")
+        Path | None, typer.Option(metavar="FILE", help="Ends in .pt2, .onnx, .py or .machgraph; best.pt2 if not given.")
     ] = None,
 ) -> None:
     """Write the best machine as a program that runs without machgraph.
 
-    From the features of rows to what predict says of them; how features are made of columns is in the file as JSON.
+    From the features of rows to what predict says of them; how features are made of columns is in the file as JSON. A
+    .py file is plain torch to be read, from the cells of a table on; its weights are beside it.
 
     Example: machgraph export runs/digits --out digits.onnx
     """
     from search.exporting import export
 
     print(export(place, out))
+
+
+@app.command()
+def dashboard(
+    run: Run,
+    port: Annotated[int, typer.Option(metavar="N", help="Of this machine; 0 for any that is free.")] = 8080,
+) -> None:
+    """Open optuna-dashboard on a copy of a run's trials, with a picture of each network; Ctrl-C ends it.
+
+    Only this machine can see it. Trials that are finished later are in it when it is started again.
+
+    Example: machgraph dashboard runs/digits
+    """
+    import optuna
+
+    from search.dashboard import HOST, serving
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with serving(run, port) as server:
+        print(f"http://{HOST}:{server.server_port}/", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:  # that is how it ends
+            print()
 
 
 def _sizes(text: str | None) -> tuple[int, ...] | None:

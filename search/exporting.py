@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from machgraph.io import load, load_metadata
 from machgraph.parametric import DenseMachine
 from machgraph.portable import export as write
+from search import as_python
 from search.data.transform import Transform
 from search.machine import answers
 from search.numbers import counted
 from search.show import machine_file
 from search.trained import Trained, read
 
-SUFFIXES = (".pt2", ".onnx", ".machgraph")
+SUFFIXES = (".pt2", ".onnx", ".py", ".machgraph")
 ROWS = 16  # that an exported program is tried on
 NEAR = 1e-4  # it answers as the machine does, to so much of the largest answer: the order of sums is its own
 
@@ -52,13 +53,14 @@ def export(place: str | os.PathLike[str], out: str | os.PathLike[str] | None = N
 
     A machine that a search found is exported as ``Answering``; one without an encoder as ``machgraph.export`` does it.
     The names of features and of classes, and how the features are made of the columns of a table, are in the file:
-    ``encoder.json`` among the extra files of a ``.pt2``, ``encoder`` among the metadata of an ``.onnx``.
+    ``encoder.json`` among the extra files of a ``.pt2``, ``encoder`` among the metadata of an ``.onnx``. A ``.py`` has
+    it all as code, from the cells of a table on: see ``search.as_python``.
 
     Parameters
     ----------
     place : folder of a run, or a ``.machgraph`` file.
-    out : whose suffix is ``.pt2`` (torch.export), ``.onnx``, or ``.machgraph``, a copy; beside the machine and a
-        ``.pt2`` if not given.
+    out : whose suffix is ``.pt2`` (torch.export), ``.onnx``, ``.py``, or ``.machgraph``, a copy; beside the machine and
+        a ``.pt2`` if not given.
 
     Raises
     ------
@@ -79,6 +81,11 @@ def export(place: str | os.PathLike[str], out: str | os.PathLike[str] | None = N
     if out.suffix == ".machgraph":
         shutil.copyfile(path, out)
         return f"{out}: a copy of {path}"
+    if out.suffix == ".py":
+        if "encoder" in metadata:
+            return as_python.write(read(path), out)
+        write(machine, out)
+        return f"{out} and {out.with_suffix('.safetensors').name}: the network alone; tried, equal to the machine"
     network: nn.Module = machine
     width, said = machine.partition.widths[0], "all of machine space"
     kind = machine.weight.dtype

@@ -285,7 +285,7 @@ def test_show_draws_a_run_a_saved_machine_and_a_description(finished, folder, ca
 # ---- help and errors ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["search", "resume", "report", "show", "predict", "export"])
+@pytest.mark.parametrize("command", ["search", "resume", "report", "show", "predict", "export", "dashboard"])
 def test_help_is_a_page_with_an_example(capsys, command):
     code, out, _ = machgraph(capsys, command, "--help")
     assert code == 0

@@ -88,7 +88,9 @@ class Column:
         values = finite(parsed)
         missing = np.isnan(values)
         values = np.where(missing, self.fill, values)
-        waves = [wave(2 * np.pi * values / period) for period in self.periods for wave in (np.sin, np.cos)]
+        # of the part of a period that has passed: a week's waves are exactly the same on every Monday
+        angles = [2 * np.pi * (values % period) / period for period in self.periods]
+        waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
         return np.stack([values, *waves, *[missing] * self.gaps], axis=1, dtype=float)
 
 

@@ -1,0 +1,1 @@
+"""A parametric machine as one readable Python file of plain torch, with its weights beside it."""
