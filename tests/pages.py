@@ -11,6 +11,7 @@ what has ``...`` is left as it is.
 
 import doctest
 import io
+import os
 import re
 import shlex
 import sys
@@ -108,6 +109,11 @@ def pictures(text: str) -> list[str]:
 
 def renew(folder: Path) -> None:
     """Write outputs and pictures of all guides anew, which run in ``folder``."""
+    import matplotlib
+
+    matplotlib.rcParams["svg.hashsalt"] = "machgraph"  # the same picture is the same file
+    os.environ["SOURCE_DATE_EPOCH"] = "0"
+    os.environ["COLUMNS"] = "80"
     for path in GUIDES:
         text, names, place = path.read_text(), {"__name__": "__main__"}, folder / path.stem
         place.mkdir(parents=True)
