@@ -52,9 +52,11 @@ def test_the_papers_lines_hold():
 
 def test_every_public_name_is_in_the_reference():
     written = "".join(path.read_text() for path in (DOCS / "api").glob("*.md"))
-    named = set(re.findall(r"^::: ([\w.]+)$", written, flags=re.MULTILINE))
+    named = re.findall(r"^::: ([\w.]+)$", written, flags=re.MULTILINE)
     public = {f"machgraph.{name}" for name in mg.__all__} | {f"search.{name}" for name in search.__all__}
-    assert public <= named
+    assert public <= {*named}
+    assert {*mg.draw.__all__} <= {name.rsplit(".", 1)[-1] for name in named if name.startswith("machgraph.draw.")}
+    assert len(named) == len({*named})
 
 
 def test_pages_are_in_the_navigation():
