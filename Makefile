@@ -31,7 +31,8 @@ format: $(READY_DEV)  ## rewrite the files as `make lint` wants them
 
 docs: $(READY_DOCS)  ## the documentation as pages, into build/docs; a warning is an error
 	@$(BIN)/python -m doctest docs/site/docstrings.py
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+	@# not --quiet, which would let warnings pass
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 	@echo "build/docs/index.html"
 
 figures: $(READY)  ## the paper's figures, from figures/ as SVG and PNG

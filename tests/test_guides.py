@@ -15,6 +15,7 @@ import search
 
 PAGES = [path for path in DOCS.rglob("*.md") if "site" not in path.relative_to(DOCS).parts]
 ROOT = DOCS.parent
+FOLDERS = "machgraph|search|figures|experiments|tests|docs"
 
 
 @pytest.fixture(autouse=True)
@@ -71,5 +72,5 @@ def test_what_a_page_names_is_there(path):
     text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)#]+)", text):
         assert target.startswith("https://") or (path.parent / target).exists(), target
-    for file in re.findall(r"`((?:machgraph|search|figures|experiments|tests|docs)/(?:[\w/-]+\.\w+|(?:[\w-]+/)*))`", text):
+    for file in re.findall(rf"`((?:{FOLDERS})/(?:[\w/-]+\.\w+|(?:[\w-]+/)*))`", text):
         assert (ROOT / file).exists(), file
