@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 READY := $(VENV)/ready-data
 READY_DEV := $(VENV)/ready-dev
+READY_DOCS := $(VENV)/ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help search test lint format figures clean
+.PHONY: help search test lint format docs figures clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +29,12 @@ format: $(READY_DEV)  ## rewrite the files as `make lint` wants them
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format
 
+docs: $(READY_DOCS)  ## the documentation as pages, into build/docs; a warning is an error
+	@$(BIN)/python -m doctest docs/site/docstrings.py
+	@# not --quiet, which would let warnings pass
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
+	@echo "build/docs/index.html"
+
 figures: $(READY)  ## the paper's figures, from figures/ as SVG and PNG
 	@for file in figures/[a-z]*.py; do $(BIN)/python -m figures.$$(basename $$file .py) || exit 1; done
 
@@ -47,4 +54,8 @@ $(READY): pyproject.toml constraints.txt
 
 $(READY_DEV): $(READY)
 	@$(INSTALL) --editable '.[data,fast,dev]'
+	@touch $@
+
+$(READY_DOCS): $(READY)
+	@$(INSTALL) --editable '.[data,fast,docs]'
 	@touch $@

@@ -81,14 +81,15 @@ class Objective:
 class Batches:
     """Samples in batches of one size, laid out as machines read them: the samples of a batch innermost.
 
+    Both are kept without their history, contiguous; targets that are classes as 64-bit numbers, values in the type of
+    the inputs.
+
     Parameters
     ----------
     inputs : ``[batch, channel, position, sample]``.
     targets : classes ``[batch, position * sample]`` or values ``[batch, output, position * sample]``, where outputs are
         read at one position or at each.
     size : of the axes of positions.
-
-    Both are kept without their history, contiguous; classes as 64-bit numbers, values in the type of the inputs.
 
     Raises
     ------
