@@ -92,14 +92,15 @@ def front(chart: Tradeoff, ax: Axes | None = None) -> Axes:
         (rest, {"color": "#5F6871", "markersize": 4, "label": "surpassed", "alpha": 0.8}),
         (chart.best, {"color": colour, "markersize": 9, "label": "on the front"}),
     ):
-        ax.plot([x for x, _ in points], [min(y, top) for _, y in points], ".", **style)  # type: ignore[arg-type]
+        ax.plot([float(x) for x, _ in points], [float(min(y, top)) for _, y in points], ".", **style)  # type: ignore[arg-type]
     if chart.chain:
-        ax.step([x for x, _ in chart.chain], [y for _, y in chart.chain], where="post", color=colour, linewidth=1.2)
+        xs, ys = ([float(pair[k]) for pair in chart.chain] for k in (0, 1))  # whole numbers may be too large for numpy
+        ax.step(xs, ys, where="post", color=colour, linewidth=1.2)
     ax.set_xscale("log" if chart.x.logarithmic else "linear")
     ax.set_yscale("log" if chart.y.logarithmic else "linear")
     ax.minorticks_off()
-    ax.set_xticks(list(chart.x.ticks), [f"{x:,g}" for x in chart.x.ticks])
-    ax.set_yticks(list(chart.y.ticks), [f"{y:,g}" for y in chart.y.ticks])
+    ax.set_xticks([float(x) for x in chart.x.ticks], [f"{x:,g}" for x in chart.x.ticks])
+    ax.set_yticks([float(y) for y in chart.y.ticks], [f"{y:,g}" for y in chart.y.ticks])
     ax.set_xlim(chart.x.low, chart.x.high)
     ax.set_ylim(chart.y.low, chart.y.high)
     ax.set_xlabel(chart.title)

@@ -3,10 +3,15 @@
 import shutil
 
 import pytest
+import threadpoolctl
 import torch
 
 import machgraph as mg
 from machgraph.warm_up import warm_up
+
+# Tests run on all cores already: threads of each beside those of the others wait for each other most of the time.
+torch.set_num_threads(1)
+threadpoolctl.threadpool_limits(1)
 
 # beside what a container needs: nothing that a browser asks of the network by itself
 OFFLINE = ("quic", "background-networking", "component-update", "sync")

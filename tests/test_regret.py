@@ -133,7 +133,7 @@ def test_a_network_that_diverges_is_no_row():
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_strategies_are_driven_as_the_real_driver_drives_them(strategy, losses, tmp_path, monkeypatch):
-    def table(points, folds, recipe, seed, progress=None, *, seeds=None, costs=None):
+    def table(points, folds, recipe, seed, progress=None, **options):
         return [
             Outcome("complete", 1, 1, loss(point), 0.5, (), 0.0, 1.0, build(point, folds[0].shape, seed))
             for point in points
