@@ -27,8 +27,8 @@ from search import (
     ArchitectureSearchRegressor,
     MachineClassifier,
     MachineRegressor,
-    table,
 )
+from search.data import table
 from search.machine import answers
 from search.objectives import measures
 from search.run import read_leaderboard, read_records

@@ -32,7 +32,9 @@ def test_a_choice_is_worth_what_its_points_differ_by_from_their_split():
         "0.02": (2, -0.075, 0.05),
     }
     assert rates["0.01"]["error"] == pytest.approx(0.025 / 2**0.5, abs=1e-5)
-    assert found["blocks"] == {"1": {"points": 4, "test": 0.0, "error": pytest.approx(0.0791 / 2, abs=1e-4), "loss": 0.0}}
+    assert found["blocks"] == {
+        "1": {"points": 4, "test": 0.0, "error": pytest.approx(0.0791 / 2, abs=1e-4), "loss": 0.0}
+    }
 
 
 def test_the_selected_are_the_lowest_of_each_split():
