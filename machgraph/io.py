@@ -60,6 +60,8 @@ def save(machine: ParametricMachine, path: str | os.PathLike[str], metadata: Map
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: what stood there before stays until the new one is complete."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"can't write {path}: there is no folder {path.parent}, so make it first")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:

@@ -184,11 +184,6 @@ def fan_in(mask: Mask, partition: Partition) -> tuple[int, ...]:
     return tuple(int(n) for n in mask @ np.array(partition.widths))
 
 
-def weight_count(mask: Mask, partition: Partition) -> int:
-    """Number of weights that the mask leaves; one product of each with a vector costs two FLOPs a weight."""
-    return sum(width * inputs for width, inputs in zip(partition.widths, fan_in(mask, partition), strict=True))
-
-
 def runs(flags: Sequence[bool] | Mask) -> list[tuple[int, int]]:
     """The maximal runs of true as half-open ranges.
 

@@ -315,7 +315,7 @@ class _Driver:
         ranked, rows = ranking(self.records, self.settings), found_rows(self.records, self.facts, self.settings)
         if ranked:
             self.tell("rivals")
-            rows = self.work.end(ranked) or rows
+            rows = self.work.end(ranked, self.settings) or rows
             write_leaderboard(self.folder, rows, self.facts)
         return Result(self.folder, self.settings, self.facts, tuple(self.records), tuple(rows), self.elapsed)
 

@@ -18,6 +18,7 @@ from machgraph.parametric import DenseMachine
 from machgraph.portable import export as write
 from search import as_python
 from search.data.transform import Transform
+from search.graph.io import is_graph
 from search.machine import answers
 from search.numbers import counted
 from search.show import machine_file
@@ -70,6 +71,11 @@ def export(place: str | os.PathLike[str], out: str | os.PathLike[str] | None = N
     ModuleNotFoundError : onnxscript is missing.
     """
     path = machine_file(place)
+    if is_graph(path):
+        raise ValueError(
+            f"{path} holds an architecture of a graph space, whose modules Python makes: export from Python, with "
+            "machgraph.export and what search.load_graph(file, space) gives"
+        )
     out = path.with_suffix(".pt2") if out is None else Path(out)
     if out.suffix not in SUFFIXES:
         raise ValueError(f"can't write {out}: the name of an exported machine ends in one of {', '.join(SUFFIXES)}")

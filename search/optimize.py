@@ -62,7 +62,7 @@ def optimize(
         any way, and returns a number; or a number for each of the objectives that is no measure, in their order or by
         name. Not a number: the trial has diverged.
     space, shape : of the machines. A graph space needs no shape: what its shapes tell is enough.
-    trials, seconds : when to end; at least one.
+    trials, seconds : when to end, in all, what was done before ``resume`` among it; at least one.
     objectives : names, of what the function returns and of measures: ``parameters``, ``flops``, ``depth``, ``memory``
         or ``latency``. With several the search looks for their front.
     maximize : which of them are to be large.
@@ -95,12 +95,13 @@ def optimize(
         shape, catch = shape or space.shape, (*catch, Misfit)
     elif shape is None:
         raise ValueError("got no shape: give search.shape.Shape(inputs, outputs), so that machines can be built")
+    if not callable(objective):
+        raise ValueError(f"got an objective of {type(objective).__name__}: give a function of a machine")
     name = getattr(objective, "__qualname__", type(objective).__qualname__)
     source = f"{getattr(objective, '__module__', '')}:{name}"
     settings = Settings(
-        source, None, None, seed, strategy, trials, seconds, population, space,
-        Recipe(), finalists=1, seeds=1, objectives=tuple(objectives), maximize=tuple(maximize),
-        constraints=dict(constraints or {}),
+        source, None, None, seed, strategy, trials, seconds, population, space, Recipe(), finalists=1, seeds=1,
+        objectives=objectives, maximize=maximize, constraints=constraints or {},  # type: ignore[arg-type]  # told there
     )  # fmt: skip
     own = tuple(one for one in settings.objectives if one not in MEASURES)
     if not own:
@@ -167,7 +168,7 @@ class _OwnWork:
         else:
             save(outcome.machine, self.folder / BEST, metadata)
 
-    def end(self, ranked: Sequence[Record]) -> list[Row]:
+    def end(self, ranked: Sequence[Record], settings: Settings) -> list[Row]:
         """There are no data, so nobody to compare the winner with."""
         return []
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
 
 from search.graph.space import GraphSpace
@@ -69,7 +70,11 @@ class Settings:
         if self.trials is None and self.seconds is None:
             raise ValueError("got neither trials nor seconds: give at least one, or the search would not end")
         for name in ("trials", "population", "threads", "folds", "finalists", "seeds"):
-            if (value := getattr(self, name)) is not None and value < 1:
+            if (value := getattr(self, name)) is None:
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise ValueError(f"got {name}={value!r}: it must be a whole number")
+            if value < 1:
                 raise ValueError(f"got {name}={value}: it must be at least 1")
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise ValueError(f"got seconds={self.seconds}: the time must be positive and finite")
@@ -82,6 +87,14 @@ class Settings:
             raise ValueError("got inherit for a space of graphs, whose machines have no blocks to align: leave it out")
         if self.seed < 0:
             raise ValueError(f"got seed={self.seed}: it must be 0 or more")
+        for name in ("objectives", "maximize"):
+            if isinstance(names := getattr(self, name), str):
+                raise ValueError(f"got {name}={names!r}: give a tuple of names, as ({names!r},)")
+        if not isinstance(self.constraints, Mapping):
+            raise ValueError(
+                f"got constraints={self.constraints!r}: give a mapping from measures to the most of each, as "
+                "{'parameters': 20000}"
+            )
         object.__setattr__(self, "objectives", tuple(self.objectives))
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             raise ValueError(f"got objectives={self.objectives!r}: give at least one, and none twice")

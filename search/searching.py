@@ -122,7 +122,7 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
         settings = Settings(
             dataset.name, None, dataset.task, seed, self.strategy, self.n_trials, self.time, self.population, space,
             recipe, default_folds(rows) if self.folds is None else self.folds, self.finalists, self.seeds,
-            tuple(self.objectives), constraints=dict(self.constraints or {}),
+            self.objectives, constraints=self.constraints or {},  # type: ignore[arg-type]  # told there
         )  # fmt: skip
         with one_thread():
             return paced(settings, dataset)

@@ -50,6 +50,8 @@ def run(
 def refuse_unfit(settings: Settings, dataset: Dataset) -> None:
     """ValueError: the settings do not fit the data, each in a sentence of its own."""
     refuse_unknown(settings.objectives, "objective", ("loss",))
+    if "loss" in settings.maximize:
+        raise ValueError(f"got maximize={settings.maximize!r}: the loss is always made small, so leave it out")
     if isinstance(settings.space, GraphSpace):
         check_data(settings.space, dataset.shape)
     refuse_impossible(settings.space, dataset.shape, settings.constraints, settings.seed)

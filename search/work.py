@@ -68,7 +68,7 @@ class Work(Protocol):
     def keep(self, record: Record, outcome: Outcome) -> None:
         """Write the best machine so far."""
 
-    def end(self, ranked: Sequence[Record]) -> list[Row]:
+    def end(self, ranked: Sequence[Record], settings: Settings) -> list[Row]:
         """The leaderboard, from the best record of each architecture, best first; none to leave it as it is."""
 
 
@@ -137,9 +137,9 @@ class OnData:
         learned = self.folds[0] if transform == GIVEN else self.folds[0].transformed(transform)
         self._save(record, outcome.machine, learned.encoder, sharpness=outcome.sharpness)
 
-    def end(self, ranked: Sequence[Record]) -> list[Row]:
+    def end(self, ranked: Sequence[Record], settings: Settings) -> list[Row]:
         """Find the winner among the best, train its rivals, and look at the held-out part."""
-        ended = final(ranked, self.settings, self.dataset, self.facts)
+        ended = final(ranked, settings, self.dataset, self.facts)
         row = ended.rows[0]
         told = {"test_loss": row.test_loss, "test_score": row.test_score, "sharpness": ended.sharpness}
         self._save(ended.winner, ended.machines[0], ended.encoder, BEST, **told)

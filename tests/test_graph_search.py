@@ -235,13 +235,14 @@ def test_a_run_is_reported_and_shown(whole, capsys):
         main(["show", str(whole), "--out", str(whole / "net.svg")])
     assert not ended.value.code
     assert "<svg" in (whole / "net.svg").read_text()
-    for command in (["predict", str(whole), "x.csv"], ["resume", str(whole)]):
+    for command in (["predict", str(whole), "x.csv"], ["resume", str(whole)], ["export", str(whole)]):
         with pytest.raises(SystemExit) as ended:
             main(command)
         assert ended.value.code == 2
     said = capsys.readouterr().err
     assert "predict from Python, with search.load_graph(file, space)" in said
     assert "go on from Python" in said
+    assert "export from Python" in said
 
 
 def test_what_does_not_fit_is_a_trial_that_failed_and_says_why(data, tmp_path):

@@ -141,6 +141,23 @@ def test_what_is_no_number_is_told(tmp_path, returned, objectives, said):
         optimize(lambda machine: returned, SPACE, SHAPE, trials=2, objectives=objectives, out=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"objective": None}, "got an objective of NoneType: give a function of a machine"),
+        ({"objectives": "error"}, r"got objectives='error': give a tuple of names, as \('error',\)"),
+        ({"objectives": ("a", "b"), "maximize": "a"}, "got maximize='a': give a tuple of names"),
+        ({"constraints": ["parameters <= 3"]}, r"got constraints=\['parameters <= 3'\]: give a mapping from measures"),
+        ({"trials": 2.5}, "got trials=2.5: it must be a whole number"),
+        ({"trials": "many"}, "got trials='many': it must be a whole number"),
+    ],
+)
+def test_likely_mistakes_are_told_before_a_folder_is_made(tmp_path, wrong, said):
+    with pytest.raises(ValueError, match=said):
+        optimize(**{"objective": size, "space": SPACE, "shape": SHAPE, "trials": 2, "out": tmp_path / "run", **wrong})
+    assert not (tmp_path / "run").exists()
+
+
 def test_arguments_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="name at least one that the function itself returns"):
         optimize(size, SPACE, SHAPE, trials=2, objectives=("parameters",), out=tmp_path)

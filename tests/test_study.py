@@ -412,6 +412,24 @@ def test_search_in_which_everything_diverges_ends_without_a_winner(source, datas
     assert not (tmp_path / BEST).exists()
 
 
+def test_an_extension_ends_with_the_time_of_the_whole_search(source, dataset, tmp_path, monkeypatch):
+    first, real, seen = study.run(settings(source, trials=6), dataset, tmp_path / "run"), work.final, []
+
+    def final(best, settings, *rest):
+        seen.append(settings.seconds)
+        return real(best, settings, *rest)
+
+    monkeypatch.setattr(work, "final", final)
+    study.resume(tmp_path / "run", seconds=0.1)
+    assert seen == [pytest.approx(first.elapsed + 0.1)]
+
+
+def test_a_loss_that_is_to_be_large_is_refused(source, dataset, tmp_path):
+    with pytest.raises(ValueError, match="the loss is always made small"):
+        study.run(replace(settings(source, trials=6), maximize=("loss",)), dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -138,6 +138,11 @@ def _described(name: str, make: "Callable[[], nn.Module]") -> str:
 
     if not callable(make):
         raise ValueError(f"{name} has {type(make).__name__} for a factory: give a function that returns a module")
+    if isinstance(make, torch.nn.Module):
+        kind = type(make).__name__
+        raise ValueError(
+            f"{name} has a module for a factory: give a function that makes one, as functools.partial(nn.{kind}, ...)"
+        )
     with torch.random.fork_rng(devices=[]):
         module = make()
     if not isinstance(module, torch.nn.Module):

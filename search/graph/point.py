@@ -122,11 +122,6 @@ class GraphPoint:
         return levels(self.graph)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether each output hears an input, so that there is something to train."""
-        return bool(canonical_graph(self).machines)
-
-    @property
     def depth(self) -> int:
         """Number of levels, of machines on a way from an input to an output."""
         return len(canonical_graph(self).levels)
