@@ -103,6 +103,8 @@ def read(path: str | os.PathLike[str]) -> Config:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise FileNotFoundError(f"no configuration is at {path}: give a TOML file, as docs/config.md has it") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder: give a TOML file, as docs/config.md has it") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not TOML: it must be text in UTF-8") from None
     config = parse(text, str(path))

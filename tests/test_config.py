@@ -232,6 +232,8 @@ def test_what_is_refused(text, sentence):
 def test_files_that_are_none_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no configuration is at none.toml: give a TOML file"):
         config.read("none.toml")
+    with pytest.raises(ValueError, match="is a folder: give a TOML file"):
+        config.read(tmp_path)
     (tmp_path / "latin.toml").write_bytes(b"[data]\ntarget = '\xe9'")
     with pytest.raises(ValueError, match=r"latin.toml is not TOML: it must be text in UTF-8"):
         config.read(tmp_path / "latin.toml")

@@ -538,7 +538,11 @@ def test_errors_about_names_and_files(tmp_path, people):
             "a",
             "latin.csv can't be read as a CSV file in UTF-8: invalid utf-8 sequence; save it as UTF-8",
         ),
-        (tmp_path / "ragged.csv", "a", "ragged.csv can't be read as a CSV file in UTF-8: found more fields"),
+        (
+            tmp_path / "ragged.csv",
+            "a",
+            "ragged.csv can't be read as a CSV file in UTF-8: a row has more cells than the header",
+        ),
         (tmp_path / "twins.csv", "a", "twins.csv has two columns called 'a': give each its own name"),
         (tmp_path / "bad.parquet", "a", "bad.parquet can't be read as a Parquet file"),
     ]

@@ -61,6 +61,8 @@ def read(path: str | os.PathLike[str]) -> tuple[pl.DataFrame, list[str]]:
         reason = shorten(str(error).split("\n\n")[0], 120, placeholder=" ...") or type(error).__name__
         kind = "a CSV file in UTF-8" if suffix == ".csv" else "a Parquet file"
         advice = "; save it as UTF-8" if "utf-8" in reason else ""
+        if "more fields" in reason:
+            reason, advice = "a row has more cells than the header", "; quote the cells that hold commas"
         raise ValueError(f"{path} can't be read as {kind}: {reason}{advice}") from None
     if not frame.height or not frame.width:
         raise ValueError(f"{path} has no rows: a header and rows were expected")
