@@ -81,7 +81,7 @@ class Rationed:
     def keep(self, record: Record, outcome: Outcome) -> None:
         """Nothing."""
 
-    def end(self, ranked: Sequence[Record]) -> list[Any]:
+    def end(self, ranked: Sequence[Record], settings: Settings) -> list[Any]:
         """Nothing."""
         return []
 

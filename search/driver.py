@@ -197,6 +197,7 @@ class _Driver:
         return len({r.key for r in self.records if isinstance(r.point, GraphPoint) and space.refusal(r.point)})
 
     def search(self) -> Result:
+        self.leave_parents()  # a search that was cut off may have left some
         while size := self.next_size():
             self.generation(size)
             self.tell("storing")
@@ -283,22 +284,29 @@ class _Driver:
         self.store.append(self.study.get_trials(deepcopy=False)[first:], records[first:], generation)
         self.records, self.cut = records, []
         self.generations.append(generation)
-        if self.parents and isinstance(self.study.sampler, RegularizedEvolution):
-            self.parents.leave({self.trained(number) for number in self.study.sampler.living(self.study)})
+        self.leave_parents()
         write_ledger(self.folder, self.records, self.facts, settings)
         write_leaderboard(self.folder, found_rows(self.records, self.facts, settings), self.facts)
+
+    def leave_parents(self) -> None:
+        """Take away the weights of those who can't be parents any more."""
+        if self.parents and isinstance(self.study.sampler, RegularizedEvolution):
+            self.parents.leave({self.trained(number) for number in self.study.sampler.living(self.study)})
 
     def inheritance(self, number: int, point: AnyPoint, trial: FrozenTrial) -> Inheritance | None:
         """What a trial begins with, if it has a parent that was trained."""
         parent = _parent(trial)
         if self.parents is None or parent is None or not self.records[self.trained(parent)].is_valid:
             return None
+        trained = self.trained(parent)
+        if trained != parent and not self.parents.has(trained):
+            return None  # the parent is like one that had died before it
         before = self.records[parent].point
         assert isinstance(point, Point)  # settings refuse to let others inherit
         assert isinstance(before, Point)
         alignment = Descent.from_dict(point, trial.system_attrs[PARENT]).alignment(before)
         seed = int(np.random.SeedSequence((self.settings.seed, number)).generate_state(1)[0])
-        return Inheritance(alignment, seed, self.parents.read(self.trained(parent)))
+        return Inheritance(alignment, seed, self.parents.read(trained))
 
     def trained(self, number: int) -> int:
         """The trial with the same key that was trained."""

@@ -125,6 +125,10 @@ class Parents:
             ) from None
         return tuple((tensors[f"weight.{fold}"], tensors[f"bias.{fold}"]) for fold in range(len(tensors) // 2))
 
+    def has(self, number: int) -> bool:
+        """Whether a trial's weights are here."""
+        return self._path(number).exists()
+
     def leave(self, living: Collection[int]) -> None:
         """Take away the weights of all trials but these."""
         names = {self._path(number).name for number in living}

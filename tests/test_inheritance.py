@@ -2,6 +2,8 @@
 
 import errno
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -12,12 +14,12 @@ from test_graph_search import SPACE as GRAPHS
 from test_study import Cut, cut_at, ledger, same, settings
 
 from machgraph.io import load as load_machine
-from search import heirs, mutation, rivals, study, work
+from search import driver, heirs, mutation, rivals, study, work
 from search.data import from_arrays, load
 from search.evolution import RegularizedEvolution
 from search.final import final
-from search.heirs import FOLDER, begun
-from search.inheritance import Descent
+from search.heirs import FOLDER, Parents, begun
+from search.inheritance import PARENT, Descent
 from search.leaderboard import ranking
 from search.machine import answers, build
 from search.mutation import NEW, mutant
@@ -341,6 +343,17 @@ def test_weights_that_are_gone_are_told(source, dataset, tmp_path):
     with pytest.raises(OSError, match=r"safetensors is missing, and children of trial \d+ begin with its weights"):
         study.resume(tmp_path)
     assert len(read_records(tmp_path)) == 6
+
+
+def test_a_duplicate_of_one_that_has_died_has_no_weights_to_give(whole, tmp_path):
+    first = read_records(whole)[0]
+    again = replace(first, number=1, status="duplicate", duplicate_of=0)
+    trained = partial(driver._Driver.trained, searching := SimpleNamespace(records=[first, again]))
+    vars(searching).update(parents=Parents(tmp_path), settings=SimpleNamespace(seed=0), trained=trained)
+    born = SimpleNamespace(system_attrs={PARENT: Descent.unchanged(again.point, 1).to_dict()})
+    assert driver._Driver.inheritance(searching, 2, again.point, born) is None
+    Parents(tmp_path).write(0, [build(first.canonical, Shape(3, 2), seed=0)])
+    assert driver._Driver.inheritance(searching, 2, again.point, born) is not None
 
 
 def test_a_full_disk_is_told_and_loses_nothing(whole, source, dataset, tmp_path, monkeypatch):
