@@ -112,8 +112,8 @@ def space_of_kind(kind: Kind, shape: Shape, n_samples: int, transforms: tuple[st
         training |= {"activations": ("tanh", "relu"), "max_blocks": 3}
         return Space(kind="recurrence", widths=(8, 16), lags=(1, 2), **training)
     halvings = max(0, math.floor(math.log2(min(shape.size))) - 1)  # to two pixels or three
-    training |= {"max_blocks": 4, "max_scale": halvings, "heads": (halvings,)}
-    return Space(kind="convolution", widths=(16, 24, 32), kernels=(3,), **training)
+    training |= {"max_blocks": 3, "max_scale": halvings, "heads": (halvings,)}
+    return Space(kind="convolution", widths=(8, 16, 24), kernels=(3,), **training)
 
 
 def default_recipe(n_samples: int) -> Recipe:
