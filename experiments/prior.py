@@ -21,10 +21,11 @@ import numpy as np
 
 from experiments.quality import data
 from experiments.results import write
+from search.canonical import canonical
 from search.data import Dataset
 from search.defaults import default_folds, default_recipe, space_for
 from search.one_of import OneOf
-from search.point import Point, canonical
+from search.point import Point
 from search.population import evaluate, refit, train
 
 DATA = {"breast_cancer": 30, "diabetes": 30, "digits": 15}  # points a split

@@ -53,9 +53,10 @@ import optuna
 from numpy.typing import NDArray
 
 from experiments.results import FOLDER, write
+from search.canonical import canonical
 from search.data import Dataset, load
 from search.defaults import default_recipe
-from search.point import Point, canonical
+from search.point import Point
 from search.population import evaluate, train
 from search.recipe import Recipe
 from search.run import write_csv

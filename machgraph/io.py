@@ -174,15 +174,26 @@ def _masked(machine: ParametricMachine) -> Tensor:
     return torch.where(there, weight, torch.zeros_like(weight)).contiguous()
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Any]]:
+def contents(path: str | os.PathLike[str], writer: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Header and tensors of a file, whatever its format; ``writer`` is what such files are written by.
+
+    Raises
+    ------
+    FileNotFoundError : no such file.
+    ValueError : not a safetensors file, or a damaged one.
+    """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is not a file: give a file that machgraph.save wrote")
+        raise FileNotFoundError(f"{path} is not a file: give one that {writer} wrote")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
+            return file.metadata() or {}, tensors
     except SafetensorError as error:
         raise ValueError(f"{path} is not a machgraph file, or is damaged: {error}") from None
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    header, tensors = contents(path, "machgraph.save")
     written = header.get("format", "nothing")
     if written != FORMAT:
         raise ValueError(f"{path} says its format is {written!r}, and this version reads {FORMAT!r}: update machgraph")

@@ -1,135 +1,137 @@
-"""A canonical order for the vertices of a coloured directed graph, and the graph's symmetries."""
+"""Which points are the same network: the one that stands for all of them, and what names its training."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+import hashlib
+import json
+from dataclasses import replace
+from functools import lru_cache
+from operator import index
+from typing import TypeVar, cast
+
+import numpy as np
+
+from machgraph.partition import Mask
+from search.canonical_order import canonical_order
+from search.graph.point import GraphPoint, canonical_graph
+from search.point import REGULARIZERS, AnyPoint, Point, architecture_names, edges_of, hyperparameters, reached
+
+P = TypeVar("P", bound=AnyPoint)
 
 
-class CanonicalOrder(NamedTuple):
-    """What ``canonical_order`` returns: ``order[i]`` is the vertex at place ``i``; ``edges[i]`` the places it hears.
+def canonical(point: P) -> P:
+    """The one point that stands for all points which are the same set of networks.
 
-    A place that is heard by an edge with a label is the place plus the label times the number of vertices.
-    """
-
-    order: tuple[int, ...]
-    edges: tuple[tuple[int, ...], ...]
-    generators: tuple[tuple[int, ...], ...]
-
-
-def canonical_order(colours: Sequence[Any], sources: Sequence[Iterable[int] | Mapping[int, int]]) -> CanonicalOrder:
-    """Order the vertices so that isomorphic coloured graphs get the same colours and edges, place by place.
-
-    Parameters
-    ----------
-    colours : one a vertex, sortable; vertices of a smaller colour come first.
-    sources : for each vertex, the vertices that it hears; or from each of these to the label of the edge, 0 or more.
-
-    Returns
-    -------
-    The order, its edges, and permutations (``g[v]``: where ``v`` goes) that generate all automorphisms.
-
-    Notes
-    -----
-    Refinement by neighbours splits the colours; a tie that is left is broken by setting each of its vertices apart in
-    turn and keeping the least edges (McKay's individualization and refinement). Two ways that give equal edges are an
-    automorphism, and a vertex that an automorphism reaches from a tried one is not tried: ``k`` equal chains cost
-    ``2^(k-1)`` orders, not ``k!``.
+    Dropped: blocks that hear no input, directly or through others (a constant, which the biases of their readers hold
+    as well; in a recurrence they could only tell the time), and blocks that reach no output. Twins, blocks with the
+    same sources, readers, activation and scale (at each lag, and with no edge between them at lag 0), become one block
+    of their total width. What is left is put in an order that does not depend on the order it came in. An output that
+    hears nothing gives the constant network: no block and no shortcut. A recurrence has the fewest lags and the largest
+    time block that its edges allow, whatever the order; without a cycle in time it needs none.
 
     Examples
     --------
-    >>> canonical_order("ba", [[], [0]]).edges == canonical_order("ab", [[1], []]).edges == ((1,), ())
-    True
+    Two halves of a block, and one more that nothing reads:
+
+    >>> from search.shape import Shape
+    >>> mask = [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0]]
+    >>> canonical(Point((8, 24, 16), ("relu", "relu", "tanh"), mask, 1e-3)).describe(Shape(64, 10))
+    '64-32-10 · relu · no shortcuts'
+
+    That of a graph space is `search.graph.point.canonical_graph`.
     """
-    size = len(colours)
-    heard: list[list[tuple[int, int]]] = []  # with the label times the size, which a place is added to
-    readers: list[list[tuple[int, int]]] = [[] for _ in range(size)]
-    for vertex, vertices in enumerate(sources):
-        labels = vertices if isinstance(vertices, Mapping) else dict.fromkeys(vertices, 0)
-        heard.append([(source, size * label) for source, label in labels.items()])
-        for source, shift in heard[-1]:
-            readers[source].append((vertex, shift))
-
-    def refine(ranks: list[int]) -> list[int]:
-        while (ties := len(set(ranks))) < size:
-            seen = [
-                (
-                    ranks[v],
-                    sorted([ranks[source] + shift for source, shift in heard[v]]),
-                    sorted([ranks[reader] + shift for reader, shift in readers[v]]),
-                )
-                for v in range(size)
-            ]
-            ranks = _ranks(seen)
-            if len(set(ranks)) == ties:
-                break
-        return ranks
-
-    def search(ranks: list[Any]) -> CanonicalOrder:
-        ranks = refine(_ranks(ranks))
-        cells: list[list[int]] = [[] for _ in range(size)]
-        for v, rank in enumerate(ranks):
-            cells[rank].append(v)
-        tied = next((cell for cell in cells if len(cell) > 1), None)
-        if tied is None:
-            order = tuple(v for (v,) in cells)
-            return CanonicalOrder(
-                order, tuple(tuple(sorted(ranks[s] + shift for s, shift in heard[v])) for v in order), ()
-            )
-        found: dict[tuple[tuple[int, ...], ...], tuple[int, ...]] = {}
-        generators: list[tuple[int, ...]] = []
-        tried: list[int] = []
-        for vertex in tied:
-            if vertex in _orbit(tried, generators):
-                continue
-            tried.append(vertex)
-            order, edges, deeper = search([2 * rank + (v != vertex) for v, rank in enumerate(ranks)])
-            generators += deeper
-            if edges in found:
-                image = dict(zip(found[edges], order, strict=True))
-                generators.append(tuple(image[v] for v in range(size)))
-            else:
-                found[edges] = order
-        least = min(found)
-        return CanonicalOrder(found[least], least, tuple(generators))
-
-    return search(list(colours))
+    return cast(P, canonical_graph(point) if isinstance(point, GraphPoint) else _canonical(point)[0])
 
 
-def symmetries(size: int, generators: Iterable[tuple[int, ...]]) -> set[tuple[int, ...]]:
-    """All permutations of ``size`` vertices that the generators give.
+def members(point: Point) -> tuple[tuple[int, ...], ...]:
+    """For each hidden block of ``canonical(point)`` the blocks of the point, counted from 1, that it is made of.
 
-    >>> len(symmetries(3, [(1, 0, 2), (0, 2, 1)]))
-    6
+    Examples
+    --------
+    >>> mask = [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0]]
+    >>> members(Point((8, 24, 16), ("relu", "relu", "tanh"), mask, 1e-3))
+    ((1, 2),)
     """
-    generators = tuple(generators)
-    group = {tuple(range(size))}
-    fresh = list(group)
-    while fresh:
-        first = fresh.pop()
-        for then in generators:
-            product = tuple(then[v] for v in first)
-            if product not in group:
-                group.add(product)
-                fresh.append(product)
-    return group
+    return _canonical(point)[1]
 
 
-def _ranks(values: Sequence[Any]) -> list[int]:
-    """How many values are smaller, for each: without ties this is its place."""
-    place: list[int] = [0] * len(values)
-    by_value = sorted(range(len(values)), key=values.__getitem__)
-    for i, v in enumerate(by_value):
-        previous = by_value[i - 1]
-        place[v] = place[previous] if i and values[v] == values[previous] else i
-    return place
+@lru_cache(maxsize=1 << 16)
+def _canonical(point: Point) -> tuple[Point, tuple[tuple[int, ...], ...]]:
+    masks, output = point.masks, point.blocks + 1
+    union, scales = masks.max(axis=0), (0, *(point.scales or (0,) * output))
+    live = sorted(reached(0, union.T.tolist()) & reached(output, union.tolist()))
+    masks = masks[:, live][:, :, live] if live else np.zeros((1, 2, 2), dtype=bool)
+    masks = masks[: 1 + max(np.flatnonzero(masks.any(axis=(1, 2))), default=0)]
+
+    twins: dict[tuple[bytes, bytes, str, int], list[int]] = {}
+    for place, block in enumerate(live[1:-1], start=1):
+        sources, readers = masks[:, place].tobytes(), masks[:, :, place].tobytes()
+        twins.setdefault((sources, readers, point.activations[block - 1], scales[block]), []).append(place)
+    widths = [sum(point.widths[live[place] - 1] for place in places) for places in twins.values()]
+    kept = [0, *(places[0] for places in twins.values()), -1]
+    masks = masks[:, kept][:, :, kept]
+
+    timeblock, level = 1, _levels(masks[0])
+    while timeblock < len(masks) and (longer := _levels(masks[: timeblock + 1].max(axis=0))):
+        timeblock, level = timeblock + 1, longer
+
+    # Scale and level first: they grow along every edge of one turn, so that the order by colours is a topological one.
+    lags = np.tensordot(2 ** np.arange(len(masks)), masks, axes=1).tolist()  # of each pair, as the bits of one number
+    colours = [
+        (scale, level[i], activation, width, lags[i][0], lags[-1][i])
+        for i, (width, (*_, activation, scale)) in enumerate(zip(widths, twins, strict=True), start=1)
+    ]
+    hears = [{j: label for j, label in enumerate(row[1:-1]) if label} for row in lags[1:-1]]
+    order = canonical_order(colours, hears).order
+    placed = [0, *(group + 1 for group in order), -1]
+    masks = masks[:, placed][:, :, placed]
+    form = replace(
+        point,
+        widths=tuple(widths[group] for group in order),
+        activations=tuple(colours[group][2] for group in order),
+        shortcuts=edges_of(masks[0]),
+        scales=(*(colours[group][0] for group in order), scales[-1]) if point.scales else (),
+        dilation=point.dilation if point.kernel > 1 else 1,
+        recurrences=tuple(map(edges_of, masks[1:])),
+        timeblock=timeblock if timeblock < len(masks) else 1,  # without a cycle there is no loop over time
+    )
+    blocks = [tuple(live[place] for place in places) for places in twins.values()]
+    return form, tuple(blocks[group] for group in order)
 
 
-def _orbit(vertices: Iterable[int], generators: Sequence[tuple[int, ...]]) -> set[int]:
-    orbit = set(vertices)
-    fresh = list(orbit)
-    while fresh:
-        vertex = fresh.pop()
-        for image in generators:
-            if image[vertex] not in orbit:
-                orbit.add(image[vertex])
-                fresh.append(image[vertex])
-    return orbit
+def _levels(heard: Mask) -> list[int]:
+    """Edges on the longest way to each block; nothing if they go in a cycle, or on from the last block."""
+    level = np.zeros(len(heard), dtype=int)
+    for _ in heard:
+        longer = np.where(heard, level + 1, 0).max(axis=1)
+        if (longer == level).all():
+            return [] if heard[:, -1].any() else level.tolist()
+        level = longer
+    return []
+
+
+def key(point: AnyPoint, *, seed: int, budget: int) -> str:
+    """What names a training run: SHA-256 over canonical form, hyperparameters, seed and budget, as 64 hex digits.
+
+    Parameters
+    ----------
+    seed, budget : of the training, whole numbers; the budget in the trainer's unit.
+
+    Examples
+    --------
+    >>> from machgraph.partition import shortcut_mask
+    >>> point = Point((16,), ("relu",), shortcut_mask(None, 3), learning_rate=1e-3)
+    >>> key(point, seed=0, budget=30)[:16]
+    '7f8303486c5e2f93'
+    """
+    record = canonical(point).to_dict()
+    content = {
+        "architecture": {name: record[name] for name in architecture_names(point)},
+        "hyperparameters": {
+            name: value
+            for name, value in hyperparameters(point).items()
+            if name not in REGULARIZERS or value != REGULARIZERS[name]
+        },
+        "seed": index(seed),
+        "budget": index(budget),
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -5,7 +5,7 @@ from itertools import combinations
 from math import perm
 from typing import NamedTuple
 
-from search.canonical import canonical_order, symmetries
+from search.canonical_order import canonical_order, symmetries
 
 
 class Structure(NamedTuple):

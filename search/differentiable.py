@@ -21,9 +21,10 @@ from torch.nn import functional as F
 from machgraph.parametric_machine import ParametricMachine
 from machgraph.population import Population
 from machgraph.training import Objective, Optimizer, batches
+from search.canonical import canonical
 from search.data import Dataset
 from search.machine import build, laid_out
-from search.point import Kind, Point, canonical
+from search.point import Kind, Point
 from search.population import evaluate
 from search.recipe import Recipe
 from search.space import Space

@@ -18,6 +18,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from search.canonical import canonical, key
 from search.evolution import RegularizedEvolution
 from search.facts import Facts
 from search.graph.point import GraphPoint
@@ -27,7 +28,7 @@ from search.inheritance import PARENT, Descent
 from search.leaderboard import best, ranking
 from search.leaderboard import found as found_rows
 from search.objectives import accepting, asked, excess, measures
-from search.point import AnyPoint, Point, canonical, key
+from search.point import AnyPoint, Point
 from search.population import Outcome
 from search.run import (
     Record,

@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.canonical import canonical
 from search.graph.mutation import mutate_graph
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
@@ -20,7 +21,7 @@ from search.inheritance import PARENT, Descent
 from search.mutation import NOBODY, Origin, mutant
 from search.objectives import crowding, fronts
 from search.one_of import AnySpace, OneOf
-from search.point import AnyPoint, Point, canonical
+from search.point import AnyPoint, Point
 from search.space import Choice, Space
 
 ATTEMPTS = 20  # draws, or mutations one on top of the other, to get a point that the study has not seen

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from search.canonical import members
 from search.mutation import NEW, NOBODY, Origin
-from search.point import AnyPoint, Point, members
+from search.point import AnyPoint, Point
 
 PARENT = "parent"  # the attribute of a child's trial
 

@@ -8,11 +8,12 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from search.canonical import canonical
 from search.data.table import nearest
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
 from search.one_of import AnySpace
-from search.point import AnyPoint, Point, canonical
+from search.point import AnyPoint, Point
 from search.shape import Shape
 
 UNITS: Mapping[str, str] = {"parameters": "", "flops": "", "depth": "", "memory": "bytes", "latency": "ms"}

@@ -6,11 +6,11 @@ from time import perf_counter
 
 import numpy as np
 
+from search.canonical import canonical
 from search.data import Dataset, Part
 from search.final import trainers
 from search.numbers import counted
 from search.one_of import AnySpace, OneOf
-from search.point import canonical
 from search.recipe import rungs_of
 from search.run import Settings
 

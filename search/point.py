@@ -1,22 +1,17 @@
-"""A point of a space: one architecture and its hyperparameters; which points are the same network; and their keys."""
+"""A point of a space: one architecture and its hyperparameters."""
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from operator import index
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
 import numpy as np
 
 from machgraph.partition import Mask, Partition, lag_mask, shortcut_mask
-from search.canonical import canonical_order
 from search.data.transform import GIVEN, TRANSFORMS
 from search.graph import point as graph_point
-from search.graph.point import GraphPoint, canonical_graph
+from search.graph.point import GraphPoint
 from search.numbers import counted
 from search.shape import Shape
 
@@ -176,7 +171,7 @@ class Point:
     @property
     def is_constant(self) -> bool:
         """Whether the output does not hear the input, directly or through others."""
-        return self.blocks + 1 not in _reached(0, self.masks.max(axis=0).T.tolist())
+        return self.blocks + 1 not in reached(0, self.masks.max(axis=0).T.tolist())
 
     @property
     def depth(self) -> int:
@@ -289,100 +284,9 @@ class Point:
 
 
 AnyPoint = Point | GraphPoint
-P = TypeVar("P", bound=AnyPoint)
 
 
-def canonical(point: P) -> P:
-    """The one point that stands for all points which are the same set of networks.
-
-    Dropped: blocks that hear no input, directly or through others (a constant, which the biases of their readers hold
-    as well; in a recurrence they could only tell the time), and blocks that reach no output. Twins, blocks with the
-    same sources, readers, activation and scale (at each lag, and with no edge between them at lag 0), become one block
-    of their total width. What is left is put in an order that does not depend on the order it came in. An output that
-    hears nothing gives the constant network: no block and no shortcut. A recurrence has the fewest lags and the largest
-    time block that its edges allow, whatever the order; without a cycle in time it needs none.
-
-    Examples
-    --------
-    Two halves of a block, and one more that nothing reads:
-
-    >>> mask = [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0]]
-    >>> canonical(Point((8, 24, 16), ("relu", "relu", "tanh"), mask, 1e-3)).describe(Shape(64, 10))
-    '64-32-10 · relu · no shortcuts'
-
-    That of a graph space is `search.graph.point.canonical_graph`.
-    """
-    return cast(P, canonical_graph(point) if isinstance(point, GraphPoint) else _canonical(point)[0])
-
-
-def members(point: Point) -> tuple[tuple[int, ...], ...]:
-    """For each hidden block of ``canonical(point)`` the blocks of the point, counted from 1, that it is made of.
-
-    Examples
-    --------
-    >>> mask = [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0]]
-    >>> members(Point((8, 24, 16), ("relu", "relu", "tanh"), mask, 1e-3))
-    ((1, 2),)
-    """
-    return _canonical(point)[1]
-
-
-@lru_cache(maxsize=1 << 16)
-def _canonical(point: Point) -> tuple[Point, tuple[tuple[int, ...], ...]]:
-    masks, output = point.masks, point.blocks + 1
-    union, scales = masks.max(axis=0), (0, *(point.scales or (0,) * output))
-    live = sorted(_reached(0, union.T.tolist()) & _reached(output, union.tolist()))
-    masks = masks[:, live][:, :, live] if live else np.zeros((1, 2, 2), dtype=bool)
-    masks = masks[: 1 + max(np.flatnonzero(masks.any(axis=(1, 2))), default=0)]
-
-    twins: dict[tuple[bytes, bytes, str, int], list[int]] = {}
-    for place, block in enumerate(live[1:-1], start=1):
-        sources, readers = masks[:, place].tobytes(), masks[:, :, place].tobytes()
-        twins.setdefault((sources, readers, point.activations[block - 1], scales[block]), []).append(place)
-    widths = [sum(point.widths[live[place] - 1] for place in places) for places in twins.values()]
-    kept = [0, *(places[0] for places in twins.values()), -1]
-    masks = masks[:, kept][:, :, kept]
-
-    timeblock, level = 1, _levels(masks[0])
-    while timeblock < len(masks) and (longer := _levels(masks[: timeblock + 1].max(axis=0))):
-        timeblock, level = timeblock + 1, longer
-
-    # Scale and level first: they grow along every edge of one turn, so that the order by colours is a topological one.
-    lags = np.tensordot(2 ** np.arange(len(masks)), masks, axes=1).tolist()  # of each pair, as the bits of one number
-    colours = [
-        (scale, level[i], activation, width, lags[i][0], lags[-1][i])
-        for i, (width, (*_, activation, scale)) in enumerate(zip(widths, twins, strict=True), start=1)
-    ]
-    hears = [{j: label for j, label in enumerate(row[1:-1]) if label} for row in lags[1:-1]]
-    order = canonical_order(colours, hears).order
-    placed = [0, *(group + 1 for group in order), -1]
-    masks = masks[:, placed][:, :, placed]
-    form = replace(
-        point,
-        widths=tuple(widths[group] for group in order),
-        activations=tuple(colours[group][2] for group in order),
-        shortcuts=_edges(masks[0]),
-        scales=(*(colours[group][0] for group in order), scales[-1]) if point.scales else (),
-        dilation=point.dilation if point.kernel > 1 else 1,
-        recurrences=tuple(map(_edges, masks[1:])),
-        timeblock=timeblock if timeblock < len(masks) else 1,  # without a cycle there is no loop over time
-    )
-    blocks = [tuple(live[place] for place in places) for places in twins.values()]
-    return form, tuple(blocks[group] for group in order)
-
-
-def _levels(heard: Mask) -> list[int]:
-    """Edges on the longest way to each block; nothing if they go in a cycle, or on from the last block."""
-    level = np.zeros(len(heard), dtype=int)
-    for _ in heard:
-        longer = np.where(heard, level + 1, 0).max(axis=1)
-        if (longer == level).all():
-            return [] if heard[:, -1].any() else level.tolist()
-        level = longer
-    return []
-
-
-def _reached(start: int, edges: Sequence[Sequence[bool]]) -> set[int]:
+def reached(start: int, edges: Sequence[Sequence[bool]]) -> set[int]:
     """The block itself, and what can be reached from it along the rows of a mask."""
     found, new = {start}, [start]
     while new:
@@ -393,7 +297,8 @@ def _reached(start: int, edges: Sequence[Sequence[bool]]) -> set[int]:
     return found
 
 
-def _edges(mask: Mask) -> Edges:
+def edges_of(mask: Mask) -> Edges:
+    """The rows of a mask as nested tuples."""
     return tuple(map(tuple, mask.tolist()))
 
 
@@ -407,15 +312,16 @@ def hyperparameters(point: AnyPoint) -> dict[str, Any]:
     >>> hyperparameters(Point((), (), ((False, False), (True, False)), 0.01))
     {'learning_rate': 0.01, 'weight_decay': 0.3, 'batch_size': 64, 'transform': 'given', 'block_penalty': 0.0, ...}
     """
-    return {f.name: getattr(point, f.name) for f in fields(point) if f.name not in _architecture(point)}
+    return {f.name: getattr(point, f.name) for f in fields(point) if f.name not in architecture_names(point)}
 
 
 def architecture(point: AnyPoint) -> tuple[Any, ...]:
     """What a point says of its architecture, as it is written, and nothing of what it is trained with."""
-    return tuple(getattr(point, name) for name in _architecture(point))
+    return tuple(getattr(point, name) for name in architecture_names(point))
 
 
-def _architecture(point: AnyPoint) -> tuple[str, ...]:
+def architecture_names(point: AnyPoint) -> tuple[str, ...]:
+    """The names of the fields that say what the architecture is."""
     return graph_point.ARCHITECTURE if isinstance(point, GraphPoint) else ARCHITECTURE
 
 
@@ -441,31 +347,3 @@ def regular(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < most:
         raise ValueError(f"got {name}={value!r}: it must be a number from 0{said}")
     return float(value)
-
-
-def key(point: AnyPoint, *, seed: int, budget: int) -> str:
-    """What names a training run: SHA-256 over canonical form, hyperparameters, seed and budget, as 64 hex digits.
-
-    Parameters
-    ----------
-    seed, budget : of the training, whole numbers; the budget in the trainer's unit.
-
-    Examples
-    --------
-    >>> point = Point((16,), ("relu",), shortcut_mask(None, 3), learning_rate=1e-3)
-    >>> key(point, seed=0, budget=30)[:16]
-    '7f8303486c5e2f93'
-    """
-    record = canonical(point).to_dict()
-    content = {
-        "architecture": {name: record[name] for name in _architecture(point)},
-        "hyperparameters": {
-            name: value
-            for name, value in hyperparameters(point).items()
-            if name not in REGULARIZERS or value != REGULARIZERS[name]
-        },
-        "seed": index(seed),
-        "budget": index(budget),
-    }
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

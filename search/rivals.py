@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from machgraph.partition import lag_mask
+from search.canonical import canonical
 from search.data import Dataset, Part
 from search.evolution import accepted
 from search.objectives import accepting
-from search.point import AnyPoint, Point, canonical, hyperparameters
+from search.point import AnyPoint, Point, hyperparameters
 from search.record import Row, Settings
 from search.shape import Shape
 

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import numpy as np
 
 from machgraph.partition import Mask, Partition
+from search.canonical import canonical as canonical
+from search.canonical import key as key
 from search.count import class_count
 from search.data.transform import GIVEN, TRANSFORMS
 from search.point import KINDS as KINDS
 from search.point import REGULARIZERS as REGULARIZERS
 from search.point import AnyPoint, Kind, Point, regular
-from search.point import canonical as canonical
 from search.point import hyperparameters as hyperparameters
-from search.point import key as key
 
 Choice = bool | int | float | str
 Code = dict[str, Choice]

@@ -19,12 +19,12 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from search import dashboard
+from search.canonical import canonical
 from search.dashboard import HOST, readable, serving
 from search.data import load
 from search.defaults import default_recipe
 from search.evolution import distributions
 from search.facts import facts_of
-from search.point import canonical
 from search.record import Record, Settings
 from search.run import STUDY, write_run
 from search.space import Space

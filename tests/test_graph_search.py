@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from search import Candidate, GraphSpace, load_graph, report, study
+from search.canonical import canonical
 from search.cli import main
 from search.data import dataset
 from search.final import refit_graphs
@@ -22,7 +23,6 @@ from search.graph.point import GraphPoint, Placed
 from search.graph.training import train_graphs
 from search.objectives import measures
 from search.optimize import optimize
-from search.point import canonical
 from search.population import scores
 from search.recipe import Recipe
 from search.record import Settings

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from search import Candidate, GraphSpace
+from search.canonical import canonical, key
 from search.graph.count import count_wirings
 from search.graph.mutation import mutate_graph
 from search.graph.point import GraphPoint, Placed
-from search.point import canonical, key, point_of
+from search.point import point_of
 from search.record import Settings
 
 FEW = {"learning_rates": (1e-2, 3e-2), "batch_sizes": (8, 16)}

@@ -15,6 +15,7 @@ from test_study import Cut, cut_at, ledger, same, settings
 
 from machgraph.io import load as load_machine
 from search import driver, heirs, mutation, rivals, study, work
+from search.canonical import canonical, members
 from search.data import from_arrays, load
 from search.evolution import RegularizedEvolution
 from search.final import final
@@ -24,7 +25,6 @@ from search.leaderboard import ranking
 from search.machine import answers, build
 from search.mutation import NEW, mutant
 from search.one_of import OneOf
-from search.point import canonical, members
 from search.population import train
 from search.recipe import Recipe
 from search.record import Settings

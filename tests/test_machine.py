@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from machgraph.parametric import ConvMachine, DenseMachine
 from machgraph.partition import shortcut_mask
+from search.canonical import canonical
 from search.data import load
 from search.machine import answers, build, laid_out
-from search.point import Point, canonical
+from search.point import Point
 from search.population import evaluate, refit, scores, train
 from search.recipe import Recipe
 from search.shape import Shape

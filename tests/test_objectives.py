@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from machgraph.io import load as load_machine
 from search import final, study
+from search.canonical import canonical
 from search.data import load
 from search.machine import build
 from search.objectives import accepting, crowding, excess, fronts, latency, limit, measures, order
-from search.point import canonical
 from search.recipe import Recipe
 from search.rivals import draws
 from search.run import BEST, LEDGER, Settings, read_leaderboard, read_records

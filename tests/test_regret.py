@@ -14,9 +14,9 @@ from experiments import regret
 from experiments.results import FOLDER
 from figures import regret as regret_figure
 from search import final, study, work
+from search.canonical import canonical
 from search.data import load
 from search.machine import build
-from search.point import canonical
 from search.population import Outcome, evaluate, train
 from search.recipe import Recipe
 from search.run import Settings

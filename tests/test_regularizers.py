@@ -11,10 +11,11 @@ from helpers import calibrated, concatenations
 from machgraph import population as of_machines
 from machgraph.partition import shortcut_mask
 from search import population, study
+from search.canonical import key
 from search.data import from_arrays
 from search.machine import build
 from search.mutation import mutate
-from search.point import Point, key
+from search.point import Point
 from search.population import refit, train
 from search.recipe import Recipe
 from search.record import Settings

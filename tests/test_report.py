@@ -19,12 +19,13 @@ from optuna.trial import create_trial
 import machgraph as mg
 from machgraph.partition import shortcut_mask
 from search import config, report, wording
+from search.canonical import canonical, key
 from search.colours import STATUSES
 from search.diagrams import block_diagram, machine_diagram, pages
 from search.machine import build
 from search.numbers import grouped
 from search.one_of import OneOf
-from search.point import Point, canonical, key
+from search.point import Point
 from search.recipe import Recipe
 from search.run import BEST, Facts, Record, Row, Settings, write_leaderboard, write_run
 from search.scales import Scale, loss_scale

@@ -12,8 +12,9 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.svm import SVC, SVR
 
 from search import rivals
+from search.canonical import canonical
 from search.data import load
-from search.point import canonical, hyperparameters
+from search.point import hyperparameters
 from search.recipe import Recipe
 from search.run import Settings
 from search.shape import Shape

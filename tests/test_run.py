@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.canonical import canonical
 from search.loading import Loading
 from search.one_of import OneOf
-from search.point import canonical
 from search.recipe import Recipe
 from search.run import (
     CONFIG,

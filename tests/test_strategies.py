@@ -6,9 +6,9 @@ import pytest
 from test_study import RECIPE, SPACE, Cut, cut_at, dataset, ledger, quiet, settings, source
 
 from search import study, work
+from search.canonical import canonical
 from search.differentiable import proposals
 from search.one_of import OneOf
-from search.point import canonical
 from search.recipe import Recipe
 from search.run import read_records
 from search.space import Space

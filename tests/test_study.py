@@ -19,9 +19,9 @@ from sqlalchemy import event
 from machgraph.io import load as load_machine
 from machgraph.io import load_metadata
 from search import rivals, study, work
+from search.canonical import canonical, key
 from search.data import Part, load
 from search.leaderboard import NAMES, ranking
-from search.point import canonical, key
 from search.population import evaluate, refit, train
 from search.recipe import Recipe
 from search.run import (

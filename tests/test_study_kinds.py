@@ -10,11 +10,11 @@ from test_study import RECIPE, SPACE, STRATEGIES, Cut, cut_at, dataset, ledger, 
 from machgraph.io import load as load_machine
 from machgraph.io import load_metadata
 from search import report, study
+from search.canonical import canonical, key
 from search.data import load
 from search.leaderboard import NAMES
 from search.machine import answers
 from search.one_of import OneOf
-from search.point import canonical, key
 from search.population import scores, train
 from search.recipe import Recipe
 from search.run import BEST, Settings, read_facts, read_leaderboard, read_records, read_settings

@@ -7,11 +7,11 @@ import pytest
 
 from machgraph.io import load as load_machine
 from search import report, study
+from search.canonical import canonical
 from search.data import load
 from search.evolution import beginning
 from search.machine import build
 from search.one_of import OneOf
-from search.point import canonical
 from search.population import evaluate, train
 from search.recipe import Recipe
 from search.run import BEST, LEDGER, Settings, read_leaderboard, read_records

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
 from search import evolution
+from search.canonical import canonical
 from search.evolution import RegularizedEvolution, beginning, distributions
 from search.mutation import mutate
 from search.one_of import OneOf
-from search.point import Point, canonical
+from search.point import Point
 from search.shape import Shape
 from search.space import Space
 from search.suggest import STRATEGIES, sampler, suggest

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from machgraph.architecture import Architecture
-from machgraph.io import write_whole
+from machgraph.io import contents, write_whole
 from search.graph.point import GraphPoint, canonical_graph
 from search.graph.space import GraphSpace
 
@@ -101,14 +101,7 @@ def difference(told: GraphSpace, given: GraphSpace) -> str:
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Any]]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is not a file: give one that a search of a graph space wrote")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a machgraph file, or is damaged: {error}") from None
+    header, tensors = contents(path, "a search of a graph space")
     if header.get("format") != FORMAT:
         raise ValueError(f"{path} holds no architecture of a graph space (its format is {header.get('format')!r})")
     return header, tensors

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import networkx as nx
 
 from machgraph.graph import Node, dependency_graph, levels, order
-from search.canonical import canonical_order
+from search.canonical_order import canonical_order
 from search.data.transform import GIVEN, TRANSFORMS
 from search.shape import Shape
 
