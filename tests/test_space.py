@@ -406,7 +406,8 @@ def test_a_hyperparameter_that_comes_later_is_in_the_key():
 
 def test_a_key_is_the_same_in_another_process():
     code = (
-        "from search.canonical import key; from search.point import Point; from machgraph.partition import shortcut_mask as m;"
+        "from search.canonical import key; from search.point import Point;"
+        "from machgraph.partition import shortcut_mask as m;"
         "print(key(Point((8, 8, 4), ('relu', 'tanh', 'tanh'), m(None, 5), 1e-3), seed=3, budget=7), end='')"
     )
     here = key(point_of((8, 8, 4), ("relu", "tanh", "tanh"), shortcut_mask(None, 5)), seed=3, budget=7)
