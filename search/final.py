@@ -6,7 +6,7 @@ other initial weights.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
@@ -173,14 +173,27 @@ def front(best: Sequence[Record], settings: Settings) -> Sequence[Record]:
 
 
 def chosen(best: Sequence[Record], number: int) -> list[Record]:
-    """The finalists, best first: of each kind of machine as many, while there are."""
-    places: Counter[str] = Counter()
-    turns = []
-    for record in best:
-        turns.append(places[record.canonical.kind])
-        places[record.canonical.kind] += 1
-    first = sorted(range(len(best)), key=lambda i: (turns[i], i))[:number]
+    """The finalists, best first: of each kind of machine as many, and with other widths each, while there are.
+
+    The best of a search are often one network with a shortcut more or less. Others make a comparison of more worth,
+    and an ensemble that errs less.
+    """
+    points = [record.canonical for record in best]
+    again = _earlier([(p.kind, p.widths if isinstance(p, Point) else p) for p in points])
+    places = sorted(range(len(best)), key=lambda i: (again[i], i))
+    turns = dict(zip(places, _earlier([points[i].kind for i in places]), strict=True))
+    first = sorted(places, key=lambda i: (turns[i], i))[:number]
     return [best[i] for i in sorted(first)]
+
+
+def _earlier(names: Sequence[Hashable]) -> list[int]:
+    """Of each, how many before it are the same."""
+    seen: Counter[Hashable] = Counter()
+    found = []
+    for name in names:
+        found.append(seen[name])
+        seen[name] += 1
+    return found
 
 
 def affordable(best: Sequence[Record], settings: Settings) -> tuple[int, int, int]:

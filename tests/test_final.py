@@ -354,6 +354,17 @@ def test_finalists_are_of_all_kinds():
     assert chosen(best, 9) == best
 
 
+def test_finalists_differ_in_their_widths_while_there_are_others():
+    points = [
+        Point(widths, ("relu",) * len(widths), shortcut_mask(shortcuts, len(widths) + 2), 0.03)
+        for widths, shortcuts in (((8,), None), ((8,), "sequential"), ((16,), None), ((8, 8), None))
+    ]
+    best = [replace(RECORDS[0], number=n, point=point, canonical=point) for n, point in enumerate(points)]
+    assert [record.number for record in chosen(best, 2)] == [0, 2]
+    assert [record.number for record in chosen(best, 3)] == [0, 2, 3]
+    assert [record.number for record in chosen(best, 4)] == [0, 1, 2, 3]
+
+
 def test_much_time_allows_all_and_little_allows_one(dataset):
     brief = settings(dataset, trials=None, seconds=1e-6, finalists=4, seeds=6)
     assert affordable(timed([1.0] * 4), brief) == (1, 1, 1)
