@@ -18,7 +18,7 @@ def space_for(dataset: Dataset) -> AnySpace:
     """The default space for a data set, and where the answers are skewed also with a transform that straightens them.
 
     >>> from search.data import load
-    >>> space_for(load("sunspots")).spaces[0].transforms, space_for(load("diabetes")).transforms
+    >>> space_for(load("sunspots")).transforms, space_for(load("diabetes")).transforms
     (('given', 'yeo-johnson'), ('given',))
     """
     return default_space(dataset.shape, len(dataset.train), transforms_for(dataset))
@@ -30,7 +30,8 @@ def transforms_for(dataset: Dataset) -> tuple[str, ...]:
 
 
 def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (GIVEN,)) -> AnySpace:
-    """A space for data of this size: dense machines; for images convolutions too, for series recurrences.
+    """A space for data of this size: dense machines, which read the lags of a series as features; for images
+    convolutions too.
 
     Parameters
     ----------
@@ -43,8 +44,9 @@ def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (G
     The middle width of dense machines is a power of two around twice the square root of the number of rows, from 16 to
     128, at least as wide as the output where that allows it, and no wider than 16 where it has more than ``2^18``
     weights from the input. Below 1,000 rows there are two hidden blocks at most: what more of them fit better they
-    answer worse. All are relu, which no other activation was better than, and none is as fast. The learning rates suit
-    AdamW with one cycle. Weight decay is a prior, whose share falls as data come in: it is ``400 / n_samples`` or a
+    answer worse. All are relu, which no other activation was better than, and none is as fast. Recurrences, which
+    `space_of_kind` has, are left out: of most series they fit what they are chosen by better, and new steps worse
+    (``experiments.kinds``). The learning rates suit AdamW with one cycle. Weight decay is a prior, whose share falls as data come in: it is ``400 / n_samples`` or a
     third of it; of dense machines below 1,000 rows, rather that or three times that; and of series, which follow
     rules, a third or a tenth. Steps are of 64 samples, fewer for few rows and more for many. These choices decide more
     than the wiring: ``experiments.prior`` has the figures.
@@ -56,12 +58,10 @@ def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (G
     ((16, 32, 64), (1.5, 4.4), (16,))
     >>> default_space(Shape(64, 10, (1, 8, 8)), 1100).of("convolution").heads
     (2,)
-    >>> default_space(Shape(11, 1, (1, 11)), 240).of("recurrence").lags
-    (1, 2)
+    >>> default_space(Shape(11, 1, (1, 11)), 240).kind
+    'dense'
     """
-    kinds: tuple[Kind, ...] = ("dense",)
-    if shape.size:
-        kinds = ("dense", "recurrence" if len(shape.size) == 1 else "convolution")
+    kinds: tuple[Kind, ...] = ("dense",) if len(shape.size) < 2 else ("dense", "convolution")
     spaces = [space_of_kind(kind, shape, n_samples, transforms) for kind in kinds]
     return spaces[0] if len(spaces) == 1 else OneOf(tuple(spaces))
 
