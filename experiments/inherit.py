@@ -39,7 +39,7 @@ from search.population import Outcome, Progress, evaluate, train
 from search.recipe import Recipe, rungs_of
 from search.record import Record, Settings
 from search.run import read_records
-from search.work import OnData
+from search.work import OnData, Pending
 
 PLAIN = "from scratch"
 SHARES = (0.25, 0.5)
@@ -56,6 +56,8 @@ class Enough(Exception):
 class Rationed:
     """The work of a search until so many epochs have been trained, and without its end."""
 
+    ahead = lost = 0
+
     def __init__(self, work: OnData, epochs: int) -> None:
         self.work, self.left = work, epochs
 
@@ -63,19 +65,22 @@ class Rationed:
         """As the work does."""
         return self.work.begin(number)
 
-    def train(
+    def submit(
         self,
         points: Sequence[Point],
         costs: Sequence[Sequence[float]],
         recipe: Recipe,
-        progress: Progress,
         heirs: Sequence[Inheritance | None],
-    ) -> list[Outcome]:
+    ) -> Pending:
         """As the work does; Enough: there are no epochs left."""
         if self.left <= 0:
             raise Enough
-        outcomes = self.work.train(points, costs, recipe, progress, heirs)
-        self.left -= sum(outcome.epochs for outcome in outcomes)
+
+        def outcomes(progress: Progress) -> list[Outcome]:
+            found = self.work.train(points, costs, recipe, progress, heirs)
+            self.left -= sum(outcome.epochs for outcome in found)
+            return found
+
         return outcomes
 
     def keep(self, record: Record, outcome: Outcome) -> None:

@@ -115,6 +115,9 @@ def search(
         str | None, typer.Option(metavar="NAME", help="evolution, tpe, nsga2, random, differentiable.")
     ] = None,
     population: Annotated[int | None, typer.Option(metavar="N", help="Candidates trained together; 8.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes, each with a population on one thread; none.")
+    ] = None,
     folds: Annotated[int | None, typer.Option(metavar="N", help="Of validation; 5 if rows are few.")] = None,
     inherit: Annotated[bool, typer.Option("--inherit", help="Children begin with weights of parents.")] = False,
     objective: Annotated[
@@ -151,7 +154,7 @@ def search(
         },
         {
             "trials": trials, "time": time, "seed": seed, "strategy": strategy, "population": population,
-            "folds": folds, "objectives": objective, "constraints": constraint,
+            "workers": workers, "folds": folds, "objectives": objective, "constraints": constraint,
         },
         {"inherit": inherit or None},
     )  # fmt: skip

@@ -184,8 +184,8 @@ def prepared(config: Config) -> tuple[Settings, Dataset]:
     Examples
     --------
     >>> settings, dataset = prepared(parse('data.source = "sunspots"\\nspace.max_blocks = 2'))
-    >>> [(space.kind, space.max_blocks) for space in settings.space.spaces], settings.seconds
-    ([('dense', 2), ('recurrence', 2)], 30.0)
+    >>> settings.space.kind, settings.space.max_blocks, settings.seconds
+    ('dense', 2, 30.0)
     """
     wish = wished(config)
     dataset = dataset_of(wish)

@@ -45,11 +45,11 @@ def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (G
     128, at least as wide as the output where that allows it, and no wider than 16 where it has more than ``2^18``
     weights from the input. Below 1,000 rows there are two hidden blocks at most: what more of them fit better they
     answer worse. All are relu, which no other activation was better than, and none is as fast. Recurrences, which
-    `space_of_kind` has, are left out: of most series they fit what they are chosen by better, and new steps worse
-    (``experiments.kinds``). The learning rates suit AdamW with one cycle. Weight decay is a prior, whose share falls as data come in: it is ``400 / n_samples`` or a
-    third of it; of dense machines below 1,000 rows, rather that or three times that; and of series, which follow
-    rules, a third or a tenth. Steps are of 64 samples, fewer for few rows and more for many. These choices decide more
-    than the wiring: ``experiments.prior`` has the figures.
+    `space_of_kind` has, are left out: of most series they fit better what they are chosen by, and tell new steps worse
+    (``experiments.kinds``). The learning rates suit AdamW with one cycle. Weight decay is a prior, whose share falls as
+    data come in: it is ``400 / n_samples`` or a third of it; of dense machines below 1,000 rows, rather that or three
+    times that; and of series, which follow rules, a third or a tenth. Steps are of 64 samples, fewer for few rows and
+    more for many. These choices decide more than the wiring: ``experiments.prior`` has the figures.
 
     Examples
     --------

@@ -2,12 +2,16 @@
 
 A generation is stored when it is finished. A search that was cut off asks for the last generation again: samplers
 depend on (seed, trial number) and the trials before, so it is the same one, and only what the file lacks is added.
+
+Where several are trained at once, a generation is proposed when so many before it are still in training, and they are
+told in their order, whoever is done first: what is proposed depends on no worker's speed.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +20,7 @@ from typing import Literal
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.canonical import canonical, key
 from search.evolution import RegularizedEvolution
@@ -40,9 +44,9 @@ from search.run import (
     write_ledger,
     write_run,
 )
-from search.store import Generation, Store, only_writer
+from search.store import Generation, Store, Stored, only_writer
 from search.suggest import sampler, suggest
-from search.work import Work
+from search.work import Pending, Work
 
 WORSE = 1e9  # than any loss
 AGAIN = 200  # trials in a row that are known already, after which a search is at its end
@@ -61,8 +65,9 @@ class Event:
     best : the winner so far.
     elapsed : seconds of searching, those of earlier sittings too.
     trials, seconds : the limits of the search.
-    size : of the generation that is proposed, trained or stored.
-    running, epoch : candidates that are still trained, and the epoch that they finished.
+    size : of the generations that are proposed, trained or stored.
+    running, epoch : candidates that are still trained, and the epoch that they finished; 0 where nobody says.
+    lost : workers that have died, and whose candidates others trained.
     """
 
     stage: Stage
@@ -74,6 +79,7 @@ class Event:
     size: int = 0
     running: int = 0
     epoch: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,6 +170,28 @@ def _told(driver: "_Driver") -> Result:
         ) from None
 
 
+@dataclass(frozen=True)
+class _Proposed:
+    """A generation that has been proposed and not yet told: trials from ``first`` on.
+
+    ``found`` are the measures of the points that no trial before has, by number; ``allowed`` those of them that are
+    trained. ``stored``: it was finished before the search was cut off, so nothing is trained, and all is known.
+    """
+
+    first: int
+    trials: tuple[int, ...]  # of the study in memory
+    points: tuple[AnyPoint, ...] = ()
+    keys: tuple[str, ...] = ()
+    found: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    allowed: tuple[int, ...] = ()
+    pending: Pending | None = None
+    stored: tuple[Stored, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return len(self.trials)
+
+
 class _Driver:
     """The study in memory, which the sampler sees, beside the stored one."""
 
@@ -175,22 +203,26 @@ class _Driver:
         stored = store.read()
         whole = [s for s in stored if s.generation.first + s.generation.size <= len(stored)]
         self.cut = stored[len(whole) :]  # of a generation that was not stored to its end
-        self.records = [s.record for s in whole]
-        self.best = best(self.records, settings)
         self.generations = list(dict.fromkeys(s.generation for s in whole))
+        ahead = self.generations[max(0, len(self.generations) - work.ahead) :]  # were proposed before the last was told
+        told = whole[: ahead[0].first] if ahead else whole
+        self.records = [s.record for s in told]
+        self.best = best([s.record for s in whole], settings)
         self.study = optuna.create_study(
             sampler=_sampler(settings, facts), directions=["minimize"] * len(settings.objectives)
         )
-        self.study.add_trials([s.trial for s in whole])
-        self.stored_from: float | None = None  # when the storing of the last generation began
+        self.study.add_trials([s.trial for s in told])
+        self.waiting = deque(self.proposed_before(whole[g.first : g.first + g.size]) for g in ahead)
         self.parents = Parents(folder) if settings.recipe.inherit else None
+        self.began = perf_counter() - self.elapsed
 
     @property
     def elapsed(self) -> float:
+        """Seconds of searching up to the end of the last generation."""
         return self.generations[-1].elapsed if self.generations else 0.0
 
     @property
-    def lost(self) -> int:
+    def refused(self) -> int:
         """Number of points that are no network of a graph space: some strategies propose such."""
         space = self.settings.space
         if not isinstance(space, GraphSpace):
@@ -199,22 +231,29 @@ class _Driver:
 
     def search(self) -> Result:
         self.leave_parents()  # a search that was cut off may have left some
-        while size := self.next_size():
-            self.generation(size)
+        self.began = perf_counter() - self.elapsed
+        while True:
+            while len(self.waiting) <= self.work.ahead and (size := self.next_size()):
+                self.waiting.append(self.propose(size))
+            if not self.waiting:
+                return self.finish()
+            self.settle()
             self.tell("storing")
-        return self.finish()
 
-    def tell(self, stage: Stage, seconds: float = 0.0, size: int = 0, running: int = 0, epoch: int = 0) -> None:
+    def tell(self, stage: Stage, size: int = 0, running: int = 0, epoch: int = 0) -> None:
         limits = self.settings.trials, self.settings.seconds
-        self.on_event(Event(stage, len(self.records), self.best, self.elapsed + seconds, *limits, size, running, epoch))
+        elapsed = self.elapsed if stage in ("storing", "rivals") else perf_counter() - self.began
+        size += sum(generation.size for generation in self.waiting)
+        done = len(self.records)
+        self.on_event(Event(stage, done, self.best, elapsed, *limits, size, running, epoch, self.work.lost))
 
     def next_size(self) -> int:
-        """Number of trials of the next generation; 0: the search is at its end."""
+        """Number of trials of the next generation; 0: nothing more is proposed."""
         if self.cut:
             return self.cut[0].generation.size
         limit, seconds, done = self.settings.trials, self.settings.seconds, len(self.records)
         known = len({record.key for record in self.records})
-        if self.facts.architectures is not None and known - self.lost >= self.facts.architectures:
+        if self.facts.architectures is not None and known - self.refused >= self.facts.architectures:
             return 0  # all are known
         if len(self.records) - known > AGAIN and not any(r.duplicate_of is None for r in self.records[-AGAIN:]):
             return 0  # nothing new is found any more
@@ -222,53 +261,86 @@ class _Driver:
             return 0  # nothing that the constraints allow
         ends = [0.0, *(generation.elapsed for generation in self.generations)]
         slowest = max([end - start for start, end in pairwise(ends)][-3:], default=0.0)
-        if done and seconds is not None and self.elapsed + slowest > seconds:
+        if done and seconds is not None and self.elapsed + (1 + len(self.waiting)) * slowest > seconds:
             return 0
-        size = max(1, round(self.settings.population * self.settings.recipe.share(len(self.generations))))
-        return size if limit is None else max(0, min(size, limit - done))
+        size = max(1, round(self.settings.population * self.settings.recipe.share(self.number)))
+        return size if limit is None else max(0, min(size, limit - len(self.study.get_trials(deepcopy=False))))
 
-    def generation(self, size: int) -> None:
-        """Propose, train, tell and store one generation."""
-        began, settings = self.stored_from or perf_counter(), self.settings  # the storing of the last one counts too
+    @property
+    def number(self) -> int:
+        """Of the generation that is proposed next."""
+        return len(self.generations) + sum(not generation.stored for generation in self.waiting)
+
+    def propose(self, size: int) -> _Proposed:
+        """Ask the strategy for a generation, and have it trained."""
+        settings, first = self.settings, len(self.study.get_trials(deepcopy=False))
         self.tell("proposing", size=size)
-        first = len(self.records)
         for point in self.work.begin(size) if first == 0 else ():
             self.study.enqueue_trial(dict(settings.space.encode(point)))
         trials = [self.study.ask() for _ in range(size)]
-        points = [suggest(trial, settings.space) for trial in trials]
-        keys = [key(point, seed=settings.seed, budget=settings.recipe.epochs) for point in points]
+        points = tuple(suggest(trial, settings.space) for trial in trials)
+        keys = tuple(key(point, seed=settings.seed, budget=settings.recipe.epochs) for point in points)
         for keyed, stored in zip(keys, self.cut, strict=False):
             if keyed != stored.record.key:
                 raise ValueError(
                     f"trial {stored.record.number} of {self.folder} is proposed otherwise than before: "
                     "it was begun by other versions (see run.json); install those, or start a new search"
                 )
-
-        owner = {record.key: record.number for record in self.records if record.duplicate_of is None}
-        fresh = [first + i for i, keyed in enumerate(keys) if owner.setdefault(keyed, first + i) == first + i]
+        self.cut = []
+        known = {record.key for record in self.records} | {k for before in self.waiting for k in before.keys}
+        fresh = [first + i for i, keyed in enumerate(keys) if keyed not in known and keyed not in keys[:i]]
         found = {n: self.measured(canonical(points[n - first])) for n in fresh}
-        allowed = [n for n in fresh if not excess(found[n], settings.constraints)]
+        allowed = tuple(n for n in fresh if not excess(found[n], settings.constraints))
         costs = [tuple(found[n][name] for name in settings.objectives if name in found[n]) for n in allowed]
+        born = self.study.get_trials(deepcopy=False)[first:]
+        heirs = [self.inheritance(n, points[n - first], born[n - first]) for n in allowed]
+        recipe = settings.recipe.bracket(self.number)
+        pending = self.work.submit([canonical(points[n - first]) for n in allowed], costs, recipe, heirs)
+        numbers = tuple(trial.number for trial in trials)
+        return _Proposed(first, numbers, points, keys, found, allowed, pending)
+
+    def proposed_before(self, stored: Sequence[Stored]) -> _Proposed:
+        """A generation that was proposed and finished before the search was cut off, and is to be told again."""
+        self.study.add_trials(
+            [
+                create_trial(
+                    state=TrialState.RUNNING, params=s.trial.params, distributions=s.trial.distributions,
+                    system_attrs=s.trial.system_attrs,
+                )
+                for s in stored
+            ]
+        )  # fmt: skip
+        first, numbers = stored[0].generation.first, tuple(s.record.number for s in stored)
+        return _Proposed(first, numbers, keys=tuple(s.record.key for s in stored), stored=tuple(stored))
+
+    def settle(self) -> None:
+        """Wait for the generation that was proposed first, tell the strategy what became of it, and store it."""
+        settings, one = self.settings, self.waiting[0]
+        if one.stored:
+            self.told(one, [s.record for s in one.stored])
+            self.waiting.popleft()
+            return
 
         def progress(epoch: int, running: int) -> None:
-            self.tell("training", perf_counter() - began, size, running, epoch)
+            self.tell("training", running=running, epoch=epoch)
 
-        progress(0, len(allowed))
-        recipe = settings.recipe.bracket(len(self.generations))
-        born = self.study.get_trials(deepcopy=False)[first:]
-        parents = {n: _parent(trial) for n, trial in enumerate(born, start=first)}
-        heirs = [self.inheritance(n, points[n - first], born[n - first]) for n in allowed]
-        trained = self.work.train([canonical(points[n - first]) for n in allowed], costs, recipe, progress, heirs)
-        outcomes = dict(zip(allowed, trained, strict=True))
+        assert one.pending is not None
+        progress(0, len(one.allowed))
+        outcomes = dict(zip(one.allowed, one.pending(progress), strict=True))
+        self.waiting.popleft()
+        born = self.study.get_trials(deepcopy=False)[one.first : one.first + one.size]
+        owner = {record.key: record.number for record in self.records if record.duplicate_of is None}
         records = list(self.records)
-        for number, point, keyed in zip(range(first, first + size), points, keys, strict=True):
+        for i, (point, keyed) in enumerate(zip(one.points, one.keys, strict=True)):
+            number = one.first + i
             if number in outcomes:
-                records.append(_record(number, keyed, point, outcomes[number], found[number]))
-            elif number in found:
-                records.append(_infeasible(number, keyed, point, found[number]))
+                records.append(_record(number, keyed, point, outcomes[number], one.found[number]))
+            elif number in one.found:
+                records.append(_infeasible(number, keyed, point, one.found[number]))
             else:
                 records.append(_duplicate(number, point, records[owner[keyed]]))
-            records[-1] = replace(records[-1], parent=parents[number])
+            owner.setdefault(keyed, number)
+            records[-1] = replace(records[-1], parent=_parent(born[i]))
 
         self.best = best(records, settings)
         if self.best is not None and self.best.number in outcomes:
@@ -277,17 +349,21 @@ class _Driver:
         if self.parents:
             for number in (n for n in outcomes if records[n].is_valid):
                 self.parents.write(number, outcomes[number].machines)
-        self.stored_from = perf_counter()
-        generation = Generation(first, size, self.elapsed + self.stored_from - began)
-        for trial, record in zip(trials, records[first:], strict=True):
-            values = _told_values(record, settings)
-            self.study.tell(trial, values, state=TrialState.FAIL if values is None else TrialState.COMPLETE)
-        self.store.append(self.study.get_trials(deepcopy=False)[first:], records[first:], generation)
-        self.records, self.cut = records, []
+        own = records[one.first :]
+        generation = Generation(one.first, one.size, perf_counter() - self.began)
+        self.told(one, own)
+        self.store.append(self.study.get_trials(deepcopy=False)[one.first : one.first + one.size], own, generation)
         self.generations.append(generation)
         self.leave_parents()
         write_ledger(self.folder, self.records, self.facts, settings)
         write_leaderboard(self.folder, found_rows(self.records, self.facts, settings), self.facts)
+
+    def told(self, one: _Proposed, records: Sequence[Record]) -> None:
+        """The strategy knows of a generation."""
+        for number, record in zip(one.trials, records, strict=True):
+            values = _told_values(record, self.settings)
+            self.study.tell(number, values, state=TrialState.FAIL if values is None else TrialState.COMPLETE)
+        self.records = [*self.records, *records]
 
     def leave_parents(self) -> None:
         """Take away the weights of those who can't be parents any more."""

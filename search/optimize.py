@@ -27,6 +27,7 @@ from search.record import Record, Row, Settings
 from search.run import BEST, RUN, free_folder, read_facts, read_settings
 from search.shape import Shape
 from search.suggest import DIFFERENTIABLE
+from search.work import Pending
 
 Values = float | Sequence[float] | Mapping[str, float]
 Objective = Callable[[Any], Values]  # of a parametric machine, or of an architecture
@@ -123,6 +124,8 @@ def optimize(
 class _OwnWork:
     """Trials that are one call of a function each."""
 
+    ahead = lost = 0
+
     def __init__(
         self,
         objective: Objective,
@@ -139,19 +142,22 @@ class _OwnWork:
         """Nothing."""
         return []
 
-    def train(
+    def submit(
         self,
         points: Sequence[AnyPoint],
         costs: Sequence[Sequence[float]],
         recipe: Recipe,
-        progress: Progress,
         heirs: Sequence[Inheritance | None],
-    ) -> list[Outcome]:
+    ) -> Pending:
         """One after the other; the function is given new weights."""
-        outcomes = []
-        for i, point in enumerate(points):
-            progress(0, len(points) - i)
-            outcomes.append(self._outcome(point))
+
+        def outcomes(progress: Progress) -> list[Outcome]:
+            found = []
+            for i, point in enumerate(points):
+                progress(0, len(points) - i)
+                found.append(self._outcome(point))
+            return found
+
         return outcomes
 
     def keep(self, record: Record, outcome: Outcome) -> None:

@@ -60,12 +60,17 @@ def heading(settings: Settings, facts: Facts, note: str = "") -> Table:
             ("", _counted(facts)),
             (
                 "search",
-                f"{settings.strategy}, {' or '.join(limits)}, {settings.population} candidates at a time, "
-                f"seed {settings.seed}",
+                f"{settings.strategy}, {' or '.join(limits)}, {settings.population} candidates at a time"
+                f"{_by(settings)}, seed {settings.seed}",
             ),
             *[("", wish) for wish in (_limited(settings), _trained(settings), note) if wish],
         ]
     )
+
+
+def _by(settings: Settings) -> str:
+    """Who trains them, if others do."""
+    return "" if settings.workers is None else f" by each of {counted(settings.workers, 'worker')}"
 
 
 def _limited(settings: Settings) -> str:
@@ -220,13 +225,19 @@ def _status(event: Event, facts: Facts, epochs: int) -> RenderableType:
     bar = Table.grid(padding=(0, 2, 0, 0))
     count = f"{event.done} of {event.trials}" if event.trials is not None else f"{event.done} done"
     bar.add_row(count, ProgressBar(1.0, share, width=34, complete_style=LABEL, finished_style=LABEL), left)
+    epoch = f", epoch {event.epoch} of {epochs}" if event.epoch else ""
     now = {
         "proposing": "choosing what to try next",
-        "training": f"training {counted(event.running, 'candidate')}, epoch {event.epoch} of {epochs}",
+        "training": f"training {counted(event.running, 'candidate')}{epoch}",
         "storing": "storing",
         "rivals": "training the winner's rivals",
     }[event.stage]
-    return Group(labelled([("trials", bar), ("best", _best(event, facts)), ("now", Text(now, style="dim"))]))
+    lost = [("lost", _lost(event))] if event.lost else []
+    return Group(labelled([("trials", bar), ("best", _best(event, facts)), ("now", Text(now, style="dim")), *lost]))
+
+
+def _lost(event: Event) -> str:
+    return f"{counted(event.lost, 'worker')} died; others train what was theirs"
 
 
 def _share(event: Event) -> tuple[float, str]:
@@ -253,7 +264,8 @@ def _best(event: Event, facts: Facts) -> Text:
 def _print_generation(console: Console, event: Event, facts: Facts) -> None:
     if event.stage == "storing":
         best = _best(event, facts).plain.replace("\n", " · ")
-        console.print(f"{event.done} trials, {event.elapsed:.1f} s, best so far: {best}", soft_wrap=True)
+        lost = f" ({_lost(event)})" if event.lost else ""
+        console.print(f"{event.done} trials, {event.elapsed:.1f} s, best so far: {best}{lost}", soft_wrap=True)
     elif event.stage == "rivals":
         console.print("training the winner's rivals")
 

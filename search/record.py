@@ -40,6 +40,9 @@ class Settings:
     maximize : which of the objectives are to be large instead; of values that a function of one's own gives.
     constraints : of measures, the most that each may be; a point that has more is not trained.
     threads : of torch; results are the same only for the same number.
+    workers : processes, each of which trains a population on one thread; ``None``: this one trains, on all its cores.
+        What is proposed depends on their number, for a proposal waits for none of the generations before it that are
+        still in training.
     loading : what else the data are loaded with.
 
     Raises
@@ -64,12 +67,13 @@ class Settings:
     maximize: tuple[str, ...] = ()
     constraints: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
+    workers: int | None = None
     loading: Loading = field(default_factory=Loading)
 
     def __post_init__(self) -> None:
         if self.trials is None and self.seconds is None:
             raise ValueError("got neither trials nor seconds: give at least one, or the search would not end")
-        for name in ("trials", "population", "threads", "folds", "finalists", "seeds"):
+        for name in ("trials", "population", "threads", "workers", "folds", "finalists", "seeds"):
             if (value := getattr(self, name)) is None:
                 continue
             if not isinstance(value, Integral) or isinstance(value, bool):

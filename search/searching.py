@@ -210,6 +210,7 @@ def _go_on(settings: Settings, dataset: Dataset, folder: Path, on_event: Listene
     from search.facts import fingerprint
     from search.run import read_facts, read_settings
     from search.work import OnData
+    from search.workers import employed
 
     begun, facts = read_settings(folder), read_facts(folder)
     if fingerprint(dataset) != facts.fingerprint:
@@ -223,7 +224,8 @@ def _go_on(settings: Settings, dataset: Dataset, folder: Path, on_event: Listene
                 "a search goes on with what it was begun with"
             )
     settings = replace(begun, trials=settings.trials, seconds=settings.seconds)
-    return go_on(settings, facts, OnData(settings, facts, dataset, folder), folder, on_event)
+    with employed(OnData(settings, facts, dataset, folder)) as work:
+        return go_on(settings, facts, work, folder, on_event)
 
 
 @contextmanager

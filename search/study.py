@@ -20,6 +20,7 @@ from search.one_of import AnySpace, smooths, transforms
 from search.run import Settings, read_facts, read_settings, refuse_used
 from search.suggest import DIFFERENTIABLE
 from search.work import OnData, gateable
+from search.workers import employed
 
 
 def run(
@@ -44,7 +45,8 @@ def run(
     refuse_used(folder)
     refuse_unfit(settings, dataset)
     facts = facts_of(dataset, settings)
-    return start(settings, facts, OnData(settings, facts, dataset, folder), folder, on_event)
+    with employed(OnData(settings, facts, dataset, folder)) as work:
+        return start(settings, facts, work, folder, on_event)
 
 
 def refuse_unfit(settings: Settings, dataset: Dataset) -> None:
@@ -101,7 +103,8 @@ def resume(
     if not facts.objective:  # else there are no data to go on with, which comes next
         settings = replace(settings, space=_given(settings.space, space, folder))
     dataset = _same(settings, facts, folder, dataset)
-    return go_on(settings, facts, OnData(settings, facts, dataset, folder), folder, on_event, more=more)
+    with employed(OnData(settings, facts, dataset, folder)) as work:
+        return go_on(settings, facts, work, folder, on_event, more=more)
 
 
 def _same(settings: Settings, facts: Facts, folder: Path, given: Dataset | None) -> Dataset:

@@ -1,6 +1,6 @@
 """What is done with the points that a search proposes: trained on data, here, and compared at the end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -46,21 +46,31 @@ def gateable(space: AnySpace) -> list[Space]:
     return found
 
 
+Pending = Callable[[Progress], list[Outcome]]  # waits for what is being trained, or trains it
+
+
 class Work(Protocol):
     """What the driver of a search leaves to others."""
+
+    @property
+    def ahead(self) -> int:
+        """How many generations may be submitted before the one before them is waited for."""
+
+    @property
+    def lost(self) -> int:
+        """How many workers have died so far, whose work others did."""
 
     def begin(self, number: int) -> Sequence[AnyPoint]:
         """What the first generation is to hold, at most so many; the strategy proposes the rest."""
 
-    def train(
+    def submit(
         self,
         points: Sequence[AnyPoint],
         costs: Sequence[Sequence[float]],
         recipe: Recipe,
-        progress: Progress,
         heirs: Sequence[Inheritance | None],
-    ) -> list[Outcome]:
-        """The outcomes of a generation.
+    ) -> Pending:
+        """The outcomes of a generation, to be waited for.
 
         ``costs`` are what else is to be small, of each point; ``heirs`` what it inherits, of those that do.
         """
@@ -73,7 +83,9 @@ class Work(Protocol):
 
 
 class OnData:
-    """Machines trained on a data set by the recipe of the settings."""
+    """Machines trained on a data set by the recipe of the settings, in this process."""
+
+    ahead = lost = 0
 
     def __init__(self, settings: Settings, facts: Facts, dataset: Dataset, folder: Path) -> None:
         self.settings, self.facts, self.dataset, self.folder = settings, facts, dataset, folder
@@ -91,6 +103,16 @@ class OnData:
             wish = number * (i + 1) // len(spaces) - number * i // len(spaces)
             found += proposals(space, self.folds[0], settings.recipe, (settings.seed, i), wish)
         return [point for point in found if accepts(point)]
+
+    def submit(
+        self,
+        points: Sequence[AnyPoint],
+        costs: Sequence[Sequence[float]],
+        recipe: Recipe,
+        heirs: Sequence[Inheritance | None],
+    ) -> Pending:
+        """They are trained when they are waited for."""
+        return lambda progress: self.train(points, costs, recipe, progress, heirs)
 
     def train(
         self,

@@ -150,7 +150,7 @@ def test_settings_that_are_written_are_read_as_they_were(name):
     settings = Settings(
         "sunspots", "sunspots", "regression", 3, "random", 9, 0.1, 4, SPACES[name],
         Recipe(20, 7, 0.0, 0.5, 3, (4, 9), 3, True), 3, 2, 1, ("loss", "depth"), ("depth",),
-        {"parameters": 1e21, "latency": 1e-7, "depth": 12.0}, 2, loading,
+        {"parameters": 1e21, "latency": 1e-7, "depth": 12.0}, 2, 3, loading,
     )  # fmt: skip
     asked = parse(to_toml(settings))
     dataset = dataset_of(settings)

@@ -34,7 +34,7 @@ WAVE = 5 + np.sin(np.arange(130) / 3)
 
 @pytest.fixture(scope="module")
 def waved():
-    """Of the first 100 steps of a wave, dense machines and recurrences."""
+    """Of the first 100 steps of a wave."""
     return ArchitectureSearchForecaster(lags=8, **{**QUICK, "epochs": 30}).fit(WAVE[:100])
 
 

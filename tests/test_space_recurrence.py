@@ -14,7 +14,7 @@ from networkx.algorithms.isomorphism import DiGraphMatcher, categorical_edge_mat
 
 from machgraph.partition import lag_mask, shortcut_mask
 from search.canonical import canonical, key
-from search.defaults import default_space
+from search.defaults import default_space, space_of_kind
 from search.evolution import beginning
 from search.machine import answers, build
 from search.mutation import mutate
@@ -450,11 +450,11 @@ def test_a_point_with_what_the_space_has_not_is_refused():
         Space().encode(inside)
 
 
-def test_a_series_is_searched_with_recurrences_too():
-    space, rng = default_space(SERIES, 200), np.random.default_rng(0)
-    assert space.kinds == ("dense", "recurrence")
+def test_a_series_is_searched_with_recurrences_where_these_are_asked_for():
+    assert default_space(SERIES, 200).kind == "dense"
+    space, rng = space_of_kind("recurrence", SERIES, 200), np.random.default_rng(0)
     for _ in range(5):
-        build(space.of("recurrence").sample(rng), SERIES, seed=0)
+        build(space.sample(rng), SERIES, seed=0)
 
 
 def test_a_beginning_is_plain_or_whole_or_drawn():

@@ -21,6 +21,7 @@ from machgraph.io import load_metadata
 from search import rivals, study, work
 from search.canonical import canonical, key
 from search.data import Part, load
+from search.final import chosen
 from search.leaderboard import NAMES, ranking
 from search.population import evaluate, refit, train
 from search.recipe import Recipe
@@ -156,7 +157,7 @@ def test_best_so_far_is_kept_exactly_as_it_was_found(source, dataset, tmp_path):
 
 def test_winner_is_best_on_average_and_learns_all_that_is_not_held_out(whole, dataset):
     rows, records = read_leaderboard(whole["evolution"]), read_records(whole["evolution"])
-    finalists, recipe = ranking(records, settings("made.csv"))[:5], replace(RECIPE, rungs=())
+    finalists, recipe = chosen(ranking(records, settings("made.csv")), 5), replace(RECIPE, rungs=())
     folds = dataset.folds(5, 1)  # that no candidate was chosen by
     results = {
         record.number: [train([record.canonical], folds, recipe, 0, seeds=[seed])[0] for seed in (0, 1)]

@@ -1,0 +1,297 @@
+"""Workers: the same search whoever is faster, dies or is interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from threading import Thread
+
+import numpy as np
+import pytest
+from test_study import Cut, cut_at, ledger, same, settings
+from test_study import dataset as dataset
+from test_study import quiet as quiet
+from test_study import source as source
+from torch import nn
+
+from search import Candidate, GraphSpace, study
+from search.facts import facts_of
+from search.run import read_records
+from search.work import OnData
+from search.workers import ATTEMPTS, QUEUED, OnWorkers, Workers, employed
+
+TRIALS = 40
+
+
+@pytest.fixture(scope="module")
+def wish(source):
+    return settings(source, trials=TRIALS, workers=2, population=4)
+
+
+@pytest.fixture(scope="module")
+def searched(wish, dataset, tmp_path_factory):
+    """A search by two workers that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("workers") / "run"
+    study.run(wish, dataset, folder)
+    return folder
+
+
+class Alone(OnData):
+    """Trains in this process what workers would, when it is waited for."""
+
+    ahead = 2 * QUEUED - 1
+
+
+def add(shared, number):
+    return shared + number
+
+
+def process(shared):
+    return os.getpid()
+
+
+def sleep(shared, seconds):
+    time.sleep(seconds)
+
+
+def die(shared):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuse(shared):
+    raise FileNotFoundError("no such thing")
+
+
+def unsendable(shared):
+    return lambda: None
+
+
+@pytest.fixture
+def two():
+    made = Workers(2, 40)
+    yield made
+    made.close()
+
+
+# ---- functions called elsewhere ----------------------------------------------------------------------------------
+
+
+def test_workers_call_functions_with_what_they_share(two):
+    assert [two.submit(add, k).result() for k in range(4)] == [40, 41, 42, 43]
+    pids = {two.submit(process).result() for _ in range(8)}
+    assert os.getpid() not in pids
+    assert len(pids) <= 2
+    assert two.lost == 0
+
+
+def test_an_error_of_a_function_is_raised_here_and_kills_nobody(two):
+    with pytest.raises(FileNotFoundError, match="no such thing") as caught:
+        two.submit(refuse).result()
+    assert any("in refuse" in note for note in caught.value.__notes__)
+    with pytest.raises(RuntimeError, match="a worker can't send"):
+        two.submit(unsendable).result()
+    assert two.submit(add, 2).result() == 42
+    assert two.lost == 0
+
+
+def test_a_worker_that_dies_is_replaced_and_a_deadly_function_given_up(two):
+    with pytest.raises(OSError, match=f"{ATTEMPTS} workers have died over the same candidates"):
+        two.submit(die).result()
+    assert two.lost == ATTEMPTS
+    assert [two.submit(add, k).result() for k in range(4)] == [40, 41, 42, 43]
+
+
+def test_closing_ends_what_workers_do(two):
+    waiting = two.submit(sleep, 600)
+    time.sleep(0.2)
+    two.close()
+    with pytest.raises(OSError, match="the workers were ended"):
+        waiting.result(timeout=30)
+
+
+# ---- a search ----------------------------------------------------------------------------------------------------
+
+
+def test_a_search_by_workers_is_the_same_in_one_process(wish, searched, dataset, tmp_path):
+    """Proposals depend on how many generations are in training, on no worker's speed."""
+    folder = tmp_path / "run"
+    facts = facts_of(dataset, wish)
+    study.start(wish, facts, Alone(wish, facts, dataset, folder), folder, lambda event: None)
+    same(folder, searched)
+    assert len(read_records(folder)) == TRIALS
+
+
+def test_workers_find_what_one_process_finds_as_long_as_nothing_was_known(wish, searched, dataset, tmp_path):
+    study.run(replace(wish, workers=None), dataset, tmp_path / "run")
+    begun = (1 + 2 * QUEUED) * wish.population  # before any result is known here, and there
+    first = [[(r.key, r.loss) for r in read_records(run)[: wish.population]] for run in (searched, tmp_path / "run")]
+    assert first[0] == first[1]
+    assert begun < TRIALS
+    assert ledger(searched) != ledger(tmp_path / "run")
+
+
+@pytest.mark.parametrize("done", [0, 4, 16, 36])
+def test_a_search_that_is_cut_off_goes_on_as_if_it_had_not_been(wish, searched, dataset, tmp_path, done):
+    with pytest.raises(Cut):
+        study.run(wish, dataset, tmp_path / "run", cut_at("storing" if done else "proposing", done))
+    study.resume(tmp_path / "run", dataset=dataset)
+    same(tmp_path / "run", searched)
+
+
+def test_a_search_goes_on_as_if_it_had_not_been_cut_off_with_every_strategy(wish, dataset, tmp_path):
+    for strategy in ("tpe", "nsga2", "random"):
+        own = replace(wish, strategy=strategy, trials=24)
+        study.run(own, dataset, tmp_path / strategy)
+        with pytest.raises(Cut):
+            study.run(own, dataset, tmp_path / f"{strategy} cut", cut_at("storing", 12))
+        study.resume(tmp_path / f"{strategy} cut", dataset=dataset)
+        same(tmp_path / f"{strategy} cut", tmp_path / strategy)
+
+
+def test_a_search_may_end_with_what_is_in_training(wish, dataset, tmp_path):
+    """A limit that leaves the last generation smaller, and more trials later."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    study.run(replace(wish, trials=22), dataset, whole)
+    assert len(read_records(whole)) == 22
+    study.run(replace(wish, trials=12), dataset, cut)
+    result = study.resume(cut, dataset=dataset, trials=10)
+    assert [record.number for record in result.records] == list(range(22))
+    assert [r.key for r in result.records[:12]] == [r.key for r in read_records(whole)[:12]]
+
+
+def test_a_worker_that_is_killed_changes_nothing_but_is_told(wish, searched, dataset, tmp_path):
+    lost = []
+
+    def on_event(event):
+        lost.append(event.lost)
+        if event.stage == "proposing" and event.done == 8:
+            for worker in list(employees[0]._workers._all)[:1]:
+                os.kill(worker._process.pid, signal.SIGKILL)
+
+    employees = []
+    facts = facts_of(dataset, wish)
+    with employed(OnData(wish, facts, dataset, tmp_path / "run")) as work:
+        employees.append(work)
+        study.start(wish, facts, work, tmp_path / "run", on_event)
+    same(tmp_path / "run", searched)
+    assert lost[0] == 0
+    assert lost[-1] == 1
+
+
+def test_workers_end_with_a_search_that_is_killed(source, tmp_path):
+    code = (
+        "import sys\n"
+        "from test_study import settings\n"
+        "from search import study\n"
+        "from search.loading import dataset_of\n"
+        "if __name__ == '__main__':\n"
+        f"    wish = settings({source!r}, trials=100000, workers=2)\n"
+        "    def tell(event):\n"
+        "        print(event.done, flush=True)\n"
+        f"    study.run(wish, dataset_of(wish), {str(tmp_path / 'run')!r}, tell)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=environment, text=True) as running:
+        for line in running.stdout:
+            if int(line) >= 6:
+                break
+        children = descendants(running.pid)
+        running.kill()
+    assert len(children) >= 3  # two workers and the process that they are forked from
+    deadline = time.monotonic() + 60
+    while (left := [pid for pid in children if is_alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def descendants(pid):
+    parents = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as file:
+                parents[int(name)] = int(file.read().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+    found, last = set(), {pid}
+    while last:
+        last = {child for child, parent in parents.items() if parent in last} - found
+        found |= last
+    return found
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def graphs(*factories):
+    candidates = [
+        Candidate("stem", factories[0], ("x",), ("h",)),
+        Candidate("bend", factories[1], ("h",), ("h",), copies=2),
+        Candidate("head", factories[2], ("h",), ("y",), required=True),
+    ]
+    return GraphSpace(tuple(candidates), shapes={"x": (3,), "h": (4,), "y": (2,)}, batch_sizes=(16,))
+
+
+def test_a_graph_space_is_searched_by_workers(wish, dataset, tmp_path):
+    space = graphs(partial(nn.Linear, 3, 4), nn.ReLU, partial(nn.Linear, 4, 2))
+    own = replace(wish, space=space, trials=8)
+    result = study.run(own, dataset, tmp_path / "workers")
+    alone = study.run(replace(own, workers=None), dataset, tmp_path / "alone")
+    found = {record.key: record.loss for record in alone.records if record.duplicate_of is None}
+    both = [record for record in result.records if record.key in found and record.is_valid]
+    assert both
+    assert [record.loss for record in both] == [found[record.key] for record in both]
+
+
+def test_a_graph_space_that_can_not_be_sent_is_refused(wish, dataset, tmp_path):
+    space = graphs(lambda: nn.Linear(3, 4), nn.ReLU, partial(nn.Linear, 4, 2))
+    with pytest.raises(ValueError, match="can't be sent to them"):
+        study.run(replace(wish, space=space), dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_number_of_workers_that_is_none_is_refused(source, number):
+    with pytest.raises(ValueError, match=f"got workers={number}: it must be at least 1"):
+        settings(source, workers=number)
+
+
+def test_waiting_tells_how_many_are_in_training(wish, dataset, tmp_path):
+    facts = facts_of(dataset, wish)
+    work = OnWorkers(OnData(wish, facts, dataset, tmp_path), 1)
+    told = []
+    try:
+        future = work._workers.submit(sleep, 0.5)
+        point = wish.space.sample(np.random.default_rng(0))
+        pending = work.submit([point], [()], wish.recipe, [None])
+        waiter = Thread(target=future.result)
+        waiter.start()
+        (outcome,) = pending(lambda epoch, running: told.append((epoch, running)))
+        waiter.join()
+    finally:
+        work.close()
+    assert outcome.epochs > 0
+    assert set(told) == {(0, 1)}
+
+
+def test_the_command_line_takes_workers(source, tmp_path):
+    def machgraph(*arguments):
+        command = [sys.executable, "-m", "search.cli", "search", source, "--target", "sign", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    done = machgraph("--workers", "2", "--trials", "12", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert "8 candidates at a time by each of 2 workers" in " ".join(done.stderr.split())
+    assert len(read_records(tmp_path / "run")) == 12
+    refused = machgraph("--workers", "0", "--trials", "12")
+    assert refused.returncode == 2
+    assert "got workers=0: it must be at least 1" in " ".join(refused.stderr.split())
