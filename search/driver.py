@@ -9,8 +9,7 @@ told in their order, whoever is done first: what is proposed depends on no worke
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Literal
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from search.canonical import canonical, key
 from search.evolution import RegularizedEvolution
@@ -44,7 +43,7 @@ from search.run import (
     write_ledger,
     write_run,
 )
-from search.store import Generation, Store, Stored, only_writer
+from search.store import Generation, Store, Stored, only_writer, quiet
 from search.suggest import sampler, suggest
 from search.work import Pending, Work
 
@@ -112,7 +111,7 @@ def start(settings: Settings, facts: Facts, work: Work, folder: Path, on_event: 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"can't make the folder {folder} ({error.strerror}): choose another with --out") from None
-    with only_writer(folder), _quiet():
+    with only_writer(folder), quiet():
         refuse_used(folder)
         write_run(folder, settings, facts)
         with Store(folder, len(settings.objectives)) as store:
@@ -134,7 +133,7 @@ def go_on(
     BlockingIOError : another process searches there.
     OSError : the folder can't be written, or the disk is full; finished generations are kept.
     """
-    with only_writer(folder), _quiet(), Store(folder, len(settings.objectives)) as store:
+    with only_writer(folder), quiet(), Store(folder, len(settings.objectives)) as store:
         stored = store.read() if more else []
         trials, elapsed = len(stored), stored[-1].generation.elapsed if stored else 0.0
         settings = replace(
@@ -144,17 +143,6 @@ def go_on(
         )
         write_run(folder, settings, facts)
         return _told(_Driver(settings, facts, work, folder, store, on_event))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's news of every study that is made."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 def _told(driver: "_Driver") -> Result:
@@ -211,7 +199,7 @@ class _Driver:
         self.study = optuna.create_study(
             sampler=_sampler(settings, facts), directions=["minimize"] * len(settings.objectives)
         )
-        self.study.add_trials([s.trial for s in told])
+        self.study.add_trials([s.with_parameters(settings.space) for s in told])
         self.waiting = deque(self.proposed_before(whole[g.first : g.first + g.size]) for g in ahead)
         self.parents = Parents(folder) if settings.recipe.inherit else None
         self.began = perf_counter() - self.elapsed
@@ -301,15 +289,7 @@ class _Driver:
 
     def proposed_before(self, stored: Sequence[Stored]) -> _Proposed:
         """A generation that was proposed and finished before the search was cut off, and is to be told again."""
-        self.study.add_trials(
-            [
-                create_trial(
-                    state=TrialState.RUNNING, params=s.trial.params, distributions=s.trial.distributions,
-                    system_attrs=s.trial.system_attrs,
-                )
-                for s in stored
-            ]
-        )  # fmt: skip
+        self.study.add_trials([s.with_parameters(self.settings.space, is_running=True) for s in stored])
         first, numbers = stored[0].generation.first, tuple(s.record.number for s in stored)
         return _Proposed(first, numbers, keys=tuple(s.record.key for s in stored), stored=tuple(stored))
 
@@ -352,7 +332,8 @@ class _Driver:
         own = records[one.first :]
         generation = Generation(one.first, one.size, perf_counter() - self.began)
         self.told(one, own)
-        self.store.append(self.study.get_trials(deepcopy=False)[one.first : one.first + one.size], own, generation)
+        done = self.study.get_trials(deepcopy=False)[one.first : one.first + one.size]
+        self.store.append(done, own, generation, settings.space.parameters)
         self.generations.append(generation)
         self.leave_parents()
         write_ledger(self.folder, self.records, self.facts, settings)

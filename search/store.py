@@ -1,24 +1,27 @@
 """The stored study of a run: whole finished trials in Optuna's SQLite format, one commit each, and one writer.
 
 The sampler works on a study in memory. A trial reaches the file when it is finished, never before, so that whatever
-interrupts a search no trial in the file is running or half there.
+interrupts a search no trial in the file is running or half there. It is written with its code as one attribute: as
+parameters, each of which is a few queries, it would take ten times as long.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.run import STUDY, Record, resuming
+from search.one_of import AnySpace
+from search.run import STUDY, Record, read_settings, resuming
 
 NAME = "search"
 
@@ -34,11 +37,28 @@ class Generation:
 
 @dataclass(frozen=True)
 class Stored:
-    """A finished trial as the file holds it: for Optuna, as a record, and the generation that it belongs to."""
+    """A finished trial as the file holds it: for Optuna, as a record, and the generation that it belongs to.
+
+    ``code`` has of each parameter of the space the place of its value among its choices.
+    """
 
     trial: FrozenTrial
     record: Record
     generation: Generation
+    code: tuple[int, ...]
+
+    def with_parameters(self, space: AnySpace, *, is_running: bool = False) -> FrozenTrial:
+        """The trial with its parameters, as a sampler has to see it: finished, or as it was when it was proposed."""
+        parameters = space.parameters
+        chosen = {name: choices[i] for (name, choices), i in zip(parameters.items(), self.code, strict=True)}
+        return create_trial(
+            state=TrialState.RUNNING if is_running else self.trial.state,
+            values=None if is_running else self.trial.values,
+            params=chosen,
+            distributions={name: CategoricalDistribution(choices) for name, choices in parameters.items()},
+            user_attrs=self.trial.user_attrs,
+            system_attrs=self.trial.system_attrs,  # NSGA-II keeps its generations there
+        )
 
 
 @contextmanager
@@ -64,6 +84,17 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         connection.close()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's news of every study that is made."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 @contextmanager
@@ -99,6 +130,7 @@ class Store:
             except KeyError:
                 directions = [StudyDirection.MINIMIZE] * objectives
                 self._study = optuna.create_study(storage=self._storage, study_name=NAME, directions=directions)
+            self._held = len(self._study.get_trials(deepcopy=False))
 
     def __enter__(self) -> "Store":
         return self
@@ -112,12 +144,25 @@ class Store:
         with _told(f"read {self._folder / STUDY}"):
             trials = self._study.get_trials(deepcopy=False)
         return [
-            Stored(trial, Record.from_dict(trial.user_attrs["record"]), Generation(**trial.user_attrs["generation"]))
+            Stored(
+                trial,
+                Record.from_dict(trial.user_attrs["record"]),
+                Generation(**trial.user_attrs["generation"]),
+                tuple(trial.user_attrs["code"]),
+            )
             for trial in trials
         ]
 
-    def append(self, trials: Sequence[FrozenTrial], records: Sequence[Record], generation: Generation) -> None:
+    def append(
+        self,
+        trials: Sequence[FrozenTrial],
+        records: Sequence[Record],
+        generation: Generation,
+        parameters: Mapping[str, Sequence[Any]],
+    ) -> None:
         """Add finished trials; those that the file holds already are left as they are.
+
+        ``parameters`` are the space's, of which each trial has a value.
 
         Raises
         ------
@@ -125,27 +170,23 @@ class Store:
         """
         then = f"; all trials before are kept: put it right, and go on with: {resuming(self._folder)}"
         with _told(f"write {self._folder / STUDY}", then):
-            held = len(self._study.get_trials(deepcopy=False))
             for trial, record in zip(trials, records, strict=True):
-                if record.number >= held:
-                    self._study.add_trial(finished(trial, record, generation))
+                if record.number >= self._held:
+                    self._study.add_trial(finished(trial, record, generation, parameters))
+                    self._held += 1
 
 
-def finished(trial: FrozenTrial, record: Record, generation: Generation) -> FrozenTrial:
-    """A trial as the study in memory was told it, with its record."""
-    attributes: dict[str, Any] = {"record": record.to_dict(), "generation": asdict(generation)}
-    return create_trial(
-        state=trial.state,
-        values=trial.values,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs=attributes,
-        system_attrs=trial.system_attrs,  # NSGA-II keeps its generations there
-    )
+def finished(
+    trial: FrozenTrial, record: Record, generation: Generation, parameters: Mapping[str, Sequence[Any]]
+) -> FrozenTrial:
+    """A trial as the study in memory was told it, with its record, and its code in place of parameters."""
+    code = [choices.index(trial.params[name]) for name, choices in parameters.items()]
+    attributes: dict[str, Any] = {"record": record.to_dict(), "generation": asdict(generation), "code": code}
+    return create_trial(state=trial.state, values=trial.values, user_attrs=attributes, system_attrs=trial.system_attrs)
 
 
 def load_study(folder: Path) -> optuna.Study:
-    """Optuna's study of the run in a folder.
+    """Optuna's study of the run in a folder, in memory, with the parameters of its trials.
 
     Raises
     ------
@@ -153,6 +194,11 @@ def load_study(folder: Path) -> optuna.Study:
     """
     if not (folder / STUDY).is_file():
         raise FileNotFoundError(f"{folder / STUDY} is not there: the folder of the run was moved or removed")
-    with _told(f"read {folder / STUDY}"):
-        url = URL.create("sqlite", database=str(folder / STUDY)).render_as_string(hide_password=False)
-        return optuna.load_study(storage=url, study_name=NAME)
+    settings = read_settings(folder)
+    with Store(folder) as store:
+        stored = store.read()
+    with quiet():
+        directions = [StudyDirection.MINIMIZE] * len(settings.objectives)
+        study = optuna.create_study(study_name=NAME, directions=directions)
+    study.add_trials([one.with_parameters(settings.space) for one in stored])
+    return study

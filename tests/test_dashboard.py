@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 
 from search import dashboard
@@ -23,7 +24,6 @@ from search.canonical import canonical
 from search.dashboard import HOST, readable, serving
 from search.data import load
 from search.defaults import default_recipe
-from search.evolution import distributions
 from search.facts import facts_of
 from search.record import Record, Settings
 from search.run import STUDY, write_run
@@ -55,7 +55,7 @@ def run(tmp_path_factory):
         objectives=("loss", "gain"), maximize=("gain",),
     )  # fmt: skip
     write_run(folder, settings, facts_of(dataset, settings))
-    known = distributions(SPACE)
+    known = {name: CategoricalDistribution(choices) for name, choices in SPACE.parameters.items()}
     with Store(folder, objectives=2) as store:
         for number in range(TRIALS):
             point = SPACE.sample(rng)
@@ -68,9 +68,9 @@ def run(tmp_path_factory):
             trial = create_trial(
                 state=TrialState.FAIL if last else TrialState.COMPLETE,
                 values=None if last else record.values(settings.objectives, settings.maximize),
-                params={name: SPACE.encode(point)[name] for name in known}, distributions=known,
+                params=dict(SPACE.encode(point)), distributions=known,
             )  # fmt: skip
-            store.append([trial], [record], Generation(number, 1, 1.0))
+            store.append([trial], [record], Generation(number, 1, 1.0), SPACE.parameters)
     return folder
 
 

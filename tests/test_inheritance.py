@@ -295,11 +295,11 @@ def test_resumed_search_is_the_uninterrupted_one(whole, source, dataset, tmp_pat
 def test_generation_that_was_cut_off_finds_its_parents_again(whole, source, dataset, tmp_path, monkeypatch, when):
     append, leave = Store.append, heirs.Parents.leave
 
-    def first(self, trials, records, generation):
+    def first(self, trials, records, generation, parameters):
         if generation.first == 12:
-            append(self, trials[:2], records[:2], generation)
+            append(self, trials[:2], records[:2], generation, parameters)
             raise Cut
-        append(self, trials, records, generation)
+        append(self, trials, records, generation, parameters)
 
     def cut(self, living):
         if len(read_records(tmp_path)) == 18:

@@ -106,7 +106,7 @@ def saved(run: Run, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_run(folder, run.settings, run.facts)
     trials = [create_trial(value=0.0) for _ in run.records]
-    Store(folder).append(trials, run.records, Generation(0, len(trials), 1.0))
+    Store(folder).append(trials, run.records, Generation(0, len(trials), 1.0), {})
     write_leaderboard(folder, run.rows, run.facts)
     mg.save(run.machine, folder / BEST)
     return folder

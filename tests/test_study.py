@@ -315,12 +315,12 @@ def test_best_machine_that_was_lost_is_made_again(whole, source, dataset, tmp_pa
 def test_full_disk_is_told_and_loses_nothing(whole, source, dataset, tmp_path, monkeypatch):
     real = Store.append
 
-    def append(self, trials, records, generation):
+    def append(self, trials, records, generation, parameters):
         if generation.first == 12:
             # SQLite lowers the limit to the size that the file has, and then says what it says on a full disk.
             self._storage.engine.dispose()
             event.listen(self._storage.engine, "connect", lambda c, _: c.execute("PRAGMA max_page_count = 1"))
-        real(self, trials, records, generation)
+        real(self, trials, records, generation, parameters)
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "append", append)
@@ -455,9 +455,9 @@ def test_changed_data_are_noticed(source, tmp_path):
 
 
 def test_other_proposals_than_before_are_noticed(source, dataset, tmp_path, monkeypatch):
-    def append(self, trials, records, generation):
+    def append(self, trials, records, generation, parameters):
         last = generation.first == 24  # by then evolution and chance part
-        real(self, trials[:2] if last else trials, records[:2] if last else records, generation)
+        real(self, trials[:2] if last else trials, records[:2] if last else records, generation, parameters)
         if last:
             raise Cut
 
