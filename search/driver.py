@@ -48,6 +48,7 @@ from search.suggest import sampler, suggest
 from search.work import Pending, Work
 
 WORSE = 1e9  # than any loss
+SHARE = 0.05  # of the time, that is taken for the ledger and the leaderboard of a long search
 AGAIN = 200  # trials in a row that are known already, after which a search is at its end
 
 Stage = Literal["proposing", "training", "storing", "rivals"]
@@ -203,6 +204,7 @@ class _Driver:
         self.waiting = deque(self.proposed_before(whole[g.first : g.first + g.size]) for g in ahead)
         self.parents = Parents(folder) if settings.recipe.inherit else None
         self.began = perf_counter() - self.elapsed
+        self.tables = 0.0, 0.0  # when they were written last, and how long that took
 
     @property
     def elapsed(self) -> float:
@@ -220,13 +222,17 @@ class _Driver:
     def search(self) -> Result:
         self.leave_parents()  # a search that was cut off may have left some
         self.began = perf_counter() - self.elapsed
-        while True:
-            while len(self.waiting) <= self.work.ahead and (size := self.next_size()):
-                self.waiting.append(self.propose(size))
-            if not self.waiting:
-                return self.finish()
-            self.settle()
-            self.tell("storing")
+        try:
+            while True:
+                while len(self.waiting) <= self.work.ahead and (size := self.next_size()):
+                    self.waiting.append(self.propose(size))
+                if not self.waiting:
+                    return self.finish()
+                self.settle()
+                self.tell("storing")
+        except KeyboardInterrupt:
+            self.write_tables(now=True)
+            raise
 
     def tell(self, stage: Stage, size: int = 0, running: int = 0, epoch: int = 0) -> None:
         limits = self.settings.trials, self.settings.seconds
@@ -336,8 +342,19 @@ class _Driver:
         self.store.append(done, own, generation, settings.space.parameters)
         self.generations.append(generation)
         self.leave_parents()
-        write_ledger(self.folder, self.records, self.facts, settings)
-        write_leaderboard(self.folder, found_rows(self.records, self.facts, settings), self.facts)
+        self.write_tables()
+
+    def write_tables(self, *, now: bool = False) -> None:
+        """The ledger and the leaderboard so far, as often as that takes a small share of the time.
+
+        Nothing is lost where they lag behind: the study is written already.
+        """
+        last, took = self.tables
+        began = perf_counter()
+        if now or began - last >= took / SHARE:
+            write_ledger(self.folder, self.records, self.facts, self.settings)
+            write_leaderboard(self.folder, found_rows(self.records, self.facts, self.settings), self.facts)
+            self.tables = perf_counter(), perf_counter() - began
 
     def told(self, one: _Proposed, records: Sequence[Record]) -> None:
         """The strategy knows of a generation."""
@@ -379,6 +396,8 @@ class _Driver:
     def finish(self) -> Result:
         """Find the winner among the best, and write the leaderboard."""
         ranked, rows = ranking(self.records, self.settings), found_rows(self.records, self.facts, self.settings)
+        if self.records:
+            self.write_tables(now=True)
         if ranked:
             self.tell("rivals")
             rows = self.work.end(ranked, self.settings) or rows

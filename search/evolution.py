@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from search.mutation import NOBODY, Origin, mutant
 from search.objectives import crowding, fronts
 from search.one_of import AnySpace, OneOf
 from search.point import AnyPoint, Point
-from search.space import Choice, Space
+from search.space import Space
 
 ATTEMPTS = 20  # draws, or mutations one on top of the other, to get a point that the study has not seen
 DRAWS = 1000  # to get one that is accepted
@@ -121,6 +120,7 @@ class RegularizedEvolution(BaseSampler):
             )
         self._space, self._seed, self._population, self._tournament = space, seed, population, tournament
         self._accepts = accepts
+        self._known = _Known(space, "")
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole code, whatever the trials so far."""
@@ -131,19 +131,21 @@ class RegularizedEvolution(BaseSampler):
     ) -> dict[str, Any]:
         """The code of the child."""
         rng = np.random.default_rng((self._seed, trial.number))
-        names = self._space.parameters.keys()
         spaces = self._space.spaces if isinstance(self._space, OneOf) else (self._space,)
         space = spaces[int(rng.integers(len(spaces)))]
-        earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number and names <= t.params.keys()]
-        earlier = [t for t in earlier if self._point(t).kind == space.kind]
-        seen = {canonical(self._point(t)) for t in earlier}
-        alive = self._alive(earlier)
+        earlier = study.get_trials(deepcopy=False)[: trial.number]
+        known = self._points_of(study, earlier)
+        alive = self._alive(earlier, space.kind, known)
+
+        def is_new(point: AnyPoint) -> bool:
+            return known.first.get(canonical(point), trial.number) >= trial.number
+
         if len(alive) < self._population:
 
             def drawn() -> AnyPoint:
                 return accepted(lambda: begun(space, rng), self._accepts)
 
-            child = self._new(Descent(drawn()), lambda _: Descent(drawn()), seen).point
+            child = self._new(Descent(drawn()), lambda _: Descent(drawn()), is_new).point
         else:
             ranked = _ranked(np.array([trial.values for trial in alive]) * _signs(study))
             parent = alive[min(rng.choice(self._population, size=self._tournament, replace=False), key=ranked.index)]
@@ -151,8 +153,8 @@ class RegularizedEvolution(BaseSampler):
             def child_of(before: Descent) -> Descent:
                 return before.then(*mutated(before.point, space, rng))
 
-            first = child_of(Descent.unchanged(self._point(parent), parent.number))
-            descent = self._new(first, child_of, seen)
+            first = child_of(Descent.unchanged(known.points[parent.number], parent.number))
+            descent = self._new(first, child_of, is_new)
             study._storage.set_trial_system_attr(trial._trial_id, PARENT, descent.to_dict())
             child = descent.point
         return {name: value for name, value in self._space.encode(child).items() if name in search_space}
@@ -165,27 +167,69 @@ class RegularizedEvolution(BaseSampler):
 
     def living(self, study: Study) -> list[int]:
         """The numbers of the trials that may be parents, of any kind, as the study stands."""
-        names, kinds = self._space.parameters.keys(), dict[str, list[FrozenTrial]]()
-        for trial in study.get_trials(deepcopy=False):
-            if names <= trial.params.keys():
-                kinds.setdefault(self._point(trial).kind, []).append(trial)
-        return sorted(trial.number for trials in kinds.values() for trial in self._alive(trials))
+        trials = study.get_trials(deepcopy=False)
+        known = self._points_of(study, trials)
+        spaces = self._space.spaces if isinstance(self._space, OneOf) else (self._space,)
+        return sorted(trial.number for space in spaces for trial in self._alive(trials, space.kind, known))
 
-    def _alive(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Of the trials of one kind."""
-        finite = [t for t in trials if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))]
-        return finite[-self._population :]
+    def _points_of(self, study: Study, trials: Sequence[FrozenTrial]) -> "_Known":
+        if self._known.study != study.study_name:
+            self._known = _Known(self._space, study.study_name)
+        self._known.look_at(trials)
+        return self._known
 
-    def _new(self, child: Descent, change: Callable[[Descent], Descent], seen: set[AnyPoint]) -> Descent:
+    def _alive(self, trials: Sequence[FrozenTrial], kind: str, known: "_Known") -> list[FrozenTrial]:
+        """Of the trials of one kind, by number."""
+        found: list[FrozenTrial] = []
+        for trial in reversed(trials):
+            if len(found) == self._population:
+                break
+            point = known.points.get(trial.number)
+            if point is None or point.kind != kind or trial.state != TrialState.COMPLETE:
+                continue
+            if all(map(math.isfinite, trial.values)):
+                found.append(trial)
+        return found[::-1]
+
+    def _new(self, child: Descent, change: Callable[[Descent], Descent], is_new: Callable[[AnyPoint], bool]) -> Descent:
         """The child, changed until the study has not seen it, or for so many times."""
         for _ in range(ATTEMPTS - 1):
-            if canonical(child.point) not in seen and self._accepts(child.point):
+            if is_new(child.point) and self._accepts(child.point):
                 break
             child = change(child)
         return child
 
-    def _point(self, trial: FrozenTrial) -> AnyPoint:
-        return _decode(self._space, tuple(trial.params[name] for name in self._space.parameters))
+
+class _Known:
+    """The points of a study's trials, each looked at once: a study that grows costs no more a trial for that.
+
+    Attributes
+    ----------
+    points : by the number of the trial, of those that have the whole code.
+    first : the first trial of each canonical form.
+    """
+
+    def __init__(self, space: AnySpace, study: str) -> None:
+        self.study = study
+        self.points: dict[int, AnyPoint] = {}
+        self.first: dict[AnyPoint, int] = {}
+        self._space, self._names = space, tuple(space.parameters)
+        self._met, self._incomplete = 0, list[int]()
+
+    def look_at(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take in what is new among the trials, which are in the order of their numbers."""
+        waiting = [*(n for n in self._incomplete if n < len(trials)), *range(self._met, len(trials))]
+        later = [n for n in self._incomplete if n >= len(trials)]
+        self._met, self._incomplete = max(self._met, len(trials)), later
+        for number in waiting:
+            params = trials[number].params
+            if not all(name in params for name in self._names):
+                self._incomplete.append(number)
+                continue
+            point = self._space.decode({name: params[name] for name in self._names})
+            self.points[number] = point
+            form = canonical(point)
+            self.first[form] = min(number, self.first.get(form, number))
 
 
 def _signs(study: Study) -> NDArray[np.int64]:
@@ -199,9 +243,3 @@ def _ranked(values: NDArray[np.float64]) -> list[int]:
     for front in set(places.tolist()):
         alone[places == front] = crowding(values[places == front])
     return sorted(range(len(values)), key=lambda i: (places[i], -alone[i] if values.shape[1] > 1 else 0, i))
-
-
-@lru_cache(maxsize=1 << 16)
-def _decode(space: AnySpace, values: tuple[Choice, ...]) -> AnyPoint:
-    """One trial is looked at again by every later proposal."""
-    return space.decode(dict(zip(space.parameters, values, strict=True)))

@@ -1,0 +1,182 @@
+"""How far one search goes: what a second worker adds, and what the process that searches costs a trial.
+
+workers : seconds for the same trials (drawn at random, so that they depend on no one's results) by one worker, by two,
+    and by two threads of one process; each the best of three. ``gain``: how many times the trials a minute that one
+    worker has.
+driver : milliseconds a trial of proposing, telling and storing, while the search comes by that many trials, with
+    workers that are simulated: they answer at once, and train nothing. ``ahead`` is how many generations of 8 are
+    proposed before the first is told, two a worker. ``memory``: of the process at its end, in megabytes.
+
+    python -m experiments.scale            about 15 minutes
+    python -m experiments.scale --trials 1000
+"""
+
+import argparse
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from experiments.quality import data
+from experiments.results import write
+from search.data import Dataset, load
+from search.defaults import default_folds, default_recipe, space_for
+from search.driver import Event, start
+from search.facts import facts_of
+from search.heirs import Inheritance
+from search.point import AnyPoint
+from search.population import Outcome
+from search.recipe import Recipe
+from search.record import Record, Row, Settings
+from search.work import OnData, Pending
+from search.workers import QUEUED, OnWorkers
+
+TRIALS = (100, 1000, 10_000)
+WORKERS = (1, 10, 100, 1000)
+STRATEGIES = ("evolution", "tpe")
+FEW = 1000  # trials of TPE, which looks at all of them for each
+POPULATION = 8
+WIDE = 0.2  # of the trials up to a number, the share over which its cost is a mean
+
+
+class Simulated:
+    """Workers that answer at once, with losses that depend on the point alone."""
+
+    lost = 0
+
+    def __init__(self, workers: int) -> None:
+        self.ahead = QUEUED * workers - 1
+
+    def begin(self, number: int) -> list[AnyPoint]:
+        """Nothing."""
+        return []
+
+    def submit(
+        self,
+        points: Sequence[AnyPoint],
+        costs: Sequence[Sequence[float]],
+        recipe: Recipe,
+        heirs: Sequence[Inheritance | None],
+    ) -> Pending:
+        """Curves as long as real ones."""
+        losses = [int(hashlib.sha256(repr(point).encode()).hexdigest()[:8], 16) / 2**32 for point in points]
+        n = recipe.epochs
+        return lambda progress: [
+            Outcome("complete", n, n, loss, 1 - loss, (loss,) * n, 1.0, 1.0, None) for loss in losses
+        ]
+
+    def keep(self, record: Record, outcome: Outcome) -> None:
+        """Nothing."""
+
+    def end(self, ranked: Sequence[Record], settings: Settings) -> list[Row]:
+        """Nothing."""
+        return []
+
+
+class Endless(OnWorkers):
+    """Workers, and no comparison at the end."""
+
+    def end(self, ranked: Sequence[Record], settings: Settings) -> list[Row]:
+        """Nothing."""
+        return []
+
+
+class Here(OnData):
+    """Threads of this process, and no comparison at the end."""
+
+    def end(self, ranked: Sequence[Record], settings: Settings) -> list[Row]:
+        """Nothing."""
+        return []
+
+
+def settings_of(dataset: Dataset, strategy: str, trials: int, workers: int | None = None) -> Settings:
+    """A search with default settings."""
+    rows = len(dataset.train)
+    return Settings(
+        dataset.name, None, None, 0, strategy, trials, None, POPULATION, space_for(dataset), default_recipe(rows),
+        default_folds(rows), workers=workers,
+    )  # fmt: skip
+
+
+def trained(workers: int | None, trials: int) -> float:
+    """Seconds for so many trials, without the time that workers take to begin."""
+    dataset = data("breast_cancer", 0)
+    settings = settings_of(dataset, "random", trials, workers)
+    facts = facts_of(dataset, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        if workers is None:
+            return start(settings, facts, Here(settings, facts, dataset, run), run, lambda event: None).elapsed
+        work = Endless(OnData(settings, facts, dataset, run), workers)
+        try:
+            for _ in range(workers):  # all have imported what they need
+                work.submit([], [], settings.recipe, [])(lambda epoch, running: None)
+            return start(settings, facts, work, run, lambda event: None).elapsed
+        finally:
+            work.close()
+
+
+def gains(trials: int = 160, times: int = 3) -> dict[str, float]:
+    """What a second worker adds."""
+    ways: dict[str, int | None] = {"one worker": 1, "two workers": 2, "threads": None}
+    seconds = {name: [0.0] * times for name in ways}
+    for k in range(times):  # one after the other, so that what else goes on meets all alike
+        for name, workers in ways.items():
+            seconds[name][k] = trained(workers, trials)
+    best = {name: round(min(some), 2) for name, some in seconds.items()}
+    return {**best, "gain": round(best["one worker"] / best["two workers"], 2)}
+
+
+def driven(strategy: str, workers: int, trials: int) -> dict[str, float]:
+    """Milliseconds a trial as a search comes by the numbers of TRIALS, and megabytes at its end."""
+    dataset = load("digits")
+    settings = settings_of(dataset, strategy, trials)
+    facts, told = facts_of(dataset, settings), [(0, perf_counter())]
+
+    def on_event(event: Event) -> None:
+        if event.stage == "storing":
+            told.append((event.done, perf_counter()))
+
+    with tempfile.TemporaryDirectory() as folder:
+        start(settings, facts, Simulated(workers), Path(folder, "run"), on_event)
+    found = {}
+    for number in (n for n in TRIALS if n <= trials):
+        some = [one for one in told if (1 - WIDE) * number <= one[0] <= number]
+        (first, begun), (last, ended) = some[0], some[-1]
+        found[str(number)] = round(1000 * (ended - begun) / (last - first), 1)
+    return {**found, "memory": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+
+
+def main(*, trials: int = TRIALS[-1], workers: Sequence[int] = WORKERS) -> dict[str, Any]:
+    """Each setting in a process of its own, so that its memory is its own too."""
+    driver: dict[str, dict[str, Any]] = {}
+    for strategy in STRATEGIES:
+        wish = min(trials, FEW) if strategy == "tpe" else trials
+        for number in workers if strategy == "evolution" else workers[:1]:
+            command = [sys.executable, "-m", "experiments.scale", "--one", strategy, str(number), str(wish)]
+            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            driver[f"{strategy}, {number} workers"] = json.loads(told)
+            print(f"{strategy}, {number} workers", driver[f"{strategy}, {number} workers"], flush=True)
+    found = {"workers": gains(), "driver": driver}
+    print(found["workers"])
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=TRIALS[-1], help="of the largest search")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.one:
+        strategy, workers, trials = chosen.one
+        print(json.dumps(driven(strategy, int(workers), int(trials))))
+    else:
+        result = main(trials=chosen.trials)
+        if chosen.trials == TRIALS[-1]:
+            print(write("scale", "python -m experiments.scale", result))
