@@ -84,7 +84,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Result:
-    """What a search found: every trial, the leaderboard, and how long was searched."""
+    """What a search found: every trial, the leaderboard, how long was searched, and why it ended before its limits."""
 
     folder: Path
     settings: Settings
@@ -92,6 +92,7 @@ class Result:
     records: tuple[Record, ...]
     rows: tuple[Row, ...]
     elapsed: float
+    reason: str = ""
 
 
 Listener = Callable[[Event], None]
@@ -204,6 +205,7 @@ class _Driver:
         self.waiting = deque(self.proposed_before(whole[g.first : g.first + g.size]) for g in ahead)
         self.parents = Parents(folder) if settings.recipe.inherit else None
         self.began = perf_counter() - self.elapsed
+        self.reason = ""  # to end before the limits
         self.tables = 0.0, 0.0  # when they were written last, and how long that took
 
     @property
@@ -247,12 +249,15 @@ class _Driver:
             return self.cut[0].generation.size
         limit, seconds, done = self.settings.trials, self.settings.seconds, len(self.records)
         known = len({record.key for record in self.records})
-        if self.facts.architectures is not None and known - self.refused >= self.facts.architectures:
-            return 0  # all are known
-        if len(self.records) - known > AGAIN and not any(r.duplicate_of is None for r in self.records[-AGAIN:]):
-            return 0  # nothing new is found any more
-        if done >= AGAIN and all(record.status == "infeasible" for record in self.records[-AGAIN:]):
-            return 0  # nothing that the constraints allow
+        networks = self.facts.points if self.facts.architectures is None else self.facts.architectures
+        if networks is not None and known - self.refused >= networks:
+            self.reason = "all networks of the space are known"
+        elif len(self.records) - known > AGAIN and not any(r.duplicate_of is None for r in self.records[-AGAIN:]):
+            self.reason = f"the last {AGAIN} trials were known already"
+        elif done >= AGAIN and all(record.status == "infeasible" for record in self.records[-AGAIN:]):
+            self.reason = f"the last {AGAIN} trials exceed the constraints"
+        if self.reason:
+            return 0
         ends = [0.0, *(generation.elapsed for generation in self.generations)]
         slowest = max([end - start for start, end in pairwise(ends)][-3:], default=0.0)
         if done and seconds is not None and self.elapsed + (1 + len(self.waiting)) * slowest > seconds:
@@ -402,7 +407,9 @@ class _Driver:
             self.tell("rivals")
             rows = self.work.end(ranked, self.settings) or rows
             write_leaderboard(self.folder, rows, self.facts)
-        return Result(self.folder, self.settings, self.facts, tuple(self.records), tuple(rows), self.elapsed)
+        return Result(
+            self.folder, self.settings, self.facts, tuple(self.records), tuple(rows), self.elapsed, self.reason
+        )
 
 
 def _parent(trial: FrozenTrial) -> int | None:

@@ -107,6 +107,7 @@ def ending(result: Result, width: int = WIDTH) -> RenderableType:
     counts = f"{len(result.records)} in {_duration(result.elapsed)}"
     counts += f", {known} of them known from an earlier one" if known else ""
     counts += f", {failed} diverged" if failed else ""
+    counts += f"; {result.reason}, so the search is at its end" if result.reason else ""
     if winner is None or winner.point is None:
         none = "none: not one trial ended with a finite loss"
         told = labelled([("trials", counts), ("best", none), ("report", str(folder / "report.html"))])

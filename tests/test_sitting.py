@@ -115,6 +115,14 @@ def test_results_alone_are_on_a_piped_standard_output(signs, capsys):
     assert out.splitlines()[-1] == "next: machgraph show runs/signs"
 
 
+def test_a_search_that_knows_all_networks_says_so(signs, folder, capsys):
+    few = "activations = ['relu']\nlearning_rates = [0.01]\nweight_decays = [0.1]\nbatch_sizes = [16]\n"
+    (folder / "quick.toml").write_text(QUICK + few)
+    out = done(capsys, *signs, "--trials", 500)
+    assert "; all networks of the space are known, so the search is at its end" in " ".join(out.split())
+    assert len(read_records("runs/signs")) < 500
+
+
 def test_json_is_one_document_of_what_the_run_holds(signs, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     code, out, err = machgraph(capsys, *signs, "--json")
