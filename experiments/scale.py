@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -38,11 +39,15 @@ from search.work import OnData, Pending
 from search.workers import QUEUED, OnWorkers
 
 TRIALS = (100, 1000, 10_000)
-WORKERS = (1, 10, 100, 1000)
+WORKERS = (1, 10, 100)
 STRATEGIES = ("evolution", "tpe")
 FEW = 1000  # trials of TPE, which looks at all of them for each
 POPULATION = 8
 WIDE = 0.2  # of the trials up to a number, the share over which its cost is a mean
+
+
+class Enough(Exception):
+    """So many trials have been told."""
 
 
 class Simulated:
@@ -136,14 +141,17 @@ def gains(trials: int = 160, times: int = 3) -> dict[str, float]:
 def driven(strategy: str, workers: int, trials: int) -> dict[str, float]:
     """Milliseconds a trial as a search comes by the numbers of TRIALS, and megabytes at its end."""
     dataset = load("digits")
-    settings = settings_of(dataset, strategy, trials)
+    ahead = QUEUED * workers * POPULATION  # so that as many are proposed as are told, to the end
+    settings = settings_of(dataset, strategy, trials + ahead)
     facts, told = facts_of(dataset, settings), [(0, perf_counter())]
 
     def on_event(event: Event) -> None:
         if event.stage == "storing":
             told.append((event.done, perf_counter()))
+            if event.done >= trials:
+                raise Enough
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, suppress(Enough):
         start(settings, facts, Simulated(workers), Path(folder, "run"), on_event)
     found = {}
     for number in (n for n in TRIALS if n <= trials):

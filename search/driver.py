@@ -1,7 +1,8 @@
 """One driver of a search: it asks for a generation of trials, trains them together, and tells the results.
 
-A generation is stored when it is finished. A search that was cut off asks for the last generation again: samplers
-depend on (seed, trial number) and the trials before, so it is the same one, and only what the file lacks is added.
+A generation is stored when it is finished, and all before it are. A search that was cut off asks for the last one again:
+samplers depend on (seed, trial number) and the trials before, so it is the same one, and only what the file lacks is
+added.
 
 Where several are trained at once, a generation is proposed when so many before it are still in training, and they are
 told in their order, whoever is done first: what is proposed depends on no worker's speed.
@@ -175,6 +176,7 @@ class _Proposed:
     found: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     allowed: tuple[int, ...] = ()
     pending: Pending | None = None
+    began: float = 0.0  # when it was proposed, in seconds of searching
     stored: tuple[Stored, ...] = ()
 
     @property
@@ -193,7 +195,7 @@ class _Driver:
         stored = store.read()
         whole = [s for s in stored if s.generation.first + s.generation.size <= len(stored)]
         self.cut = stored[len(whole) :]  # of a generation that was not stored to its end
-        self.generations = list(dict.fromkeys(s.generation for s in whole))
+        self.generations = list({s.generation.first: s.generation for s in whole}.values())
         ahead = self.generations[max(0, len(self.generations) - work.ahead) :]  # were proposed before the last was told
         told = whole[: ahead[0].first] if ahead else whole
         self.records = [s.record for s in told]
@@ -205,7 +207,10 @@ class _Driver:
         self.waiting = deque(self.proposed_before(whole[g.first : g.first + g.size]) for g in ahead)
         self.parents = Parents(folder) if settings.recipe.inherit else None
         self.began = perf_counter() - self.elapsed
+        ends = [0.0, *(generation.elapsed for generation in self.generations)]
+        self.lasted = deque([end - start for start, end in pairwise(ends)][-3:], maxlen=3)  # from proposed to told
         self.reason = ""  # to end before the limits
+        self.is_over = False
         self.tables = 0.0, 0.0  # when they were written last, and how long that took
 
     @property
@@ -233,14 +238,15 @@ class _Driver:
                 self.settle()
                 self.tell("storing")
         except KeyboardInterrupt:
-            self.write_tables(now=True)
+            if not any(generation.stored for generation in self.waiting):  # else the tables have more already
+                self.write_tables(now=True)
             raise
 
     def tell(self, stage: Stage, size: int = 0, running: int = 0, epoch: int = 0) -> None:
         limits = self.settings.trials, self.settings.seconds
         elapsed = self.elapsed if stage in ("storing", "rivals") else perf_counter() - self.began
-        size += sum(generation.size for generation in self.waiting)
-        done = len(self.records)
+        size += sum(generation.size for generation in self.waiting if not generation.stored)
+        done = len(self.records) + sum(len(generation.stored) for generation in self.waiting)
         self.on_event(Event(stage, done, self.best, elapsed, *limits, size, running, epoch, self.work.lost))
 
     def next_size(self) -> int:
@@ -258,9 +264,9 @@ class _Driver:
             self.reason = f"the last {AGAIN} trials exceed the constraints"
         if self.reason:
             return 0
-        ends = [0.0, *(generation.elapsed for generation in self.generations)]
-        slowest = max([end - start for start, end in pairwise(ends)][-3:], default=0.0)
-        if done and seconds is not None and self.elapsed + (1 + len(self.waiting)) * slowest > seconds:
+        if seconds is not None and self.elapsed + max(self.lasted, default=0.0) > seconds:
+            self.is_over = True
+        if self.is_over:  # or what is proposed would depend on how fast the others end
             return 0
         size = max(1, round(self.settings.population * self.settings.recipe.share(self.number)))
         return size if limit is None else max(0, min(size, limit - len(self.study.get_trials(deepcopy=False))))
@@ -273,6 +279,7 @@ class _Driver:
     def propose(self, size: int) -> _Proposed:
         """Ask the strategy for a generation, and have it trained."""
         settings, first = self.settings, len(self.study.get_trials(deepcopy=False))
+        began = self.elapsed if not self.waiting else perf_counter() - self.began  # storing counts too
         self.tell("proposing", size=size)
         for point in self.work.begin(size) if first == 0 else ():
             self.study.enqueue_trial(dict(settings.space.encode(point)))
@@ -296,7 +303,7 @@ class _Driver:
         recipe = settings.recipe.bracket(self.number)
         pending = self.work.submit([canonical(points[n - first]) for n in allowed], costs, recipe, heirs)
         numbers = tuple(trial.number for trial in trials)
-        return _Proposed(first, numbers, points, keys, found, allowed, pending)
+        return _Proposed(first, numbers, points, keys, found, allowed, pending, began)
 
     def proposed_before(self, stored: Sequence[Stored]) -> _Proposed:
         """A generation that was proposed and finished before the search was cut off, and is to be told again."""
@@ -346,6 +353,7 @@ class _Driver:
         done = self.study.get_trials(deepcopy=False)[one.first : one.first + one.size]
         self.store.append(done, own, generation, settings.space.parameters)
         self.generations.append(generation)
+        self.lasted.append(generation.elapsed - one.began)
         self.leave_parents()
         self.write_tables()
 

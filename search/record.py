@@ -33,8 +33,8 @@ class Settings:
     space, recipe : what is searched, and how a candidate is trained.
     folds : parts that training and validation rows together are cut in, each in turn for validation; 1: the data's own
         validation part alone.
-    finalists, seeds : how many of the best are trained again, and with how many initial weights each; the winner is the
-        best on average.
+    finalists, seeds : how many of the best, of other widths each while there are, are trained again, and with how many
+        initial weights each; the winner is the best on average.
     objectives : what is made small: ``loss``, and measures of ``search.objectives``; of several the search looks for
         the front of what can't be made smaller in one without another getting larger.
     maximize : which of the objectives are to be large instead; of values that a function of one's own gives.
@@ -89,6 +89,12 @@ class Settings:
             )
         if self.recipe.inherit and isinstance(self.space, GraphSpace):
             raise ValueError("got inherit for a space of graphs, whose machines have no blocks to align: leave it out")
+        if self.workers is not None and (self.recipe.inherit or self.strategy == "nsga2"):
+            what = "inherit" if self.recipe.inherit else "the strategy 'nsga2'"
+            raise ValueError(
+                f"got {what} with workers: it waits for all trials before, and workers train ahead of these, so leave "
+                "one of the two out"
+            )
         if self.seed < 0:
             raise ValueError(f"got seed={self.seed}: it must be 0 or more")
         for name in ("objectives", "maximize"):

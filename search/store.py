@@ -50,6 +50,11 @@ class Stored:
     def with_parameters(self, space: AnySpace, *, is_running: bool = False) -> FrozenTrial:
         """The trial with its parameters, as a sampler has to see it: finished, or as it was when it was proposed."""
         parameters = space.parameters
+        if len(self.code) != len(parameters):
+            raise ValueError(
+                "the run was begun by another version of machgraph, which stored its trials otherwise: go on with that "
+                "version, or start a new search"
+            )
         chosen = {name: choices[i] for (name, choices), i in zip(parameters.items(), self.code, strict=True)}
         return create_trial(
             state=TrialState.RUNNING if is_running else self.trial.state,
@@ -148,7 +153,7 @@ class Store:
                 trial,
                 Record.from_dict(trial.user_attrs["record"]),
                 Generation(**trial.user_attrs["generation"]),
-                tuple(trial.user_attrs["code"]),
+                tuple(trial.user_attrs.get("code", ())),
             )
             for trial in trials
         ]

@@ -9,7 +9,7 @@ import pickle
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -28,7 +28,7 @@ from search.work import OnData, Pending
 
 ATTEMPTS = 3  # to train a generation whose workers die
 QUEUED = 2  # generations a worker: one that it trains, and the next, so that it waits for nobody
-ANSWER, ERROR = "answer", "error"
+READY, ANSWER, ERROR = "ready", "answer", "error"
 
 Function = Callable[..., Any]
 
@@ -48,13 +48,18 @@ class Workers:
     def __init__(self, number: int, shared: Any) -> None:
         self._context = get_context("forkserver")
         self._context.set_forkserver_preload(["search.work"])
-        self._shared = shared
+        self._shared = pickle.dumps(shared)
         self._lock, self._closed, self.lost = Lock(), False, 0
         self._all: set[_Worker] = set()
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        for _ in range(number):
-            self._idle.put(self._begun())
         self._threads = ThreadPoolExecutor(number, thread_name_prefix="worker")
+        try:
+            for worker in [self._begun() for _ in range(number)]:
+                worker.wait()
+                self._idle.put(worker)
+        except BaseException:
+            self.close()
+            raise
 
     def submit(self, function: Function, *arguments: Any) -> Future[Any]:
         """What a function of a module says of the shared value and the arguments, by the next worker that is free.
@@ -68,58 +73,80 @@ class Workers:
 
     def close(self) -> None:
         """End the processes, whatever they do."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._closed = True
             for worker in self._all:
                 worker.end()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _called(self, function: Function, arguments: tuple[Any, ...]) -> Any:
+        asked = pickle.dumps((function, arguments))
         for _ in range(ATTEMPTS):
             worker = self._idle.get()
             try:
-                kind, content = worker.call(function, arguments)
+                answer = worker.call(asked)
             except (EOFError, OSError):  # it has died
                 self._idle.put(self._replaced(worker))
                 continue
             self._idle.put(worker)
+            kind, content = pickle.loads(answer)
             if kind == ERROR:
                 raise content
             return content
+        if self._closed:
+            raise OSError("the workers were ended")
         raise OSError(
             f"{ATTEMPTS} workers have died over the same candidates, out of memory perhaps: "
             "give fewer workers, or a space of smaller networks"
         )
 
     def _replaced(self, worker: "_Worker") -> "_Worker":
+        """Another in its place; the same, whose calls all fail, if the workers were ended or none can begin."""
+        try:
+            begun = self._begun()
+            begun.wait()
+        except OSError:
+            return worker
         with self._lock:
-            if self._closed:
-                raise OSError("the workers were ended")
             self.lost += 1
             self._all.discard(worker)
         worker.end()
-        return self._begun()
+        return begun
 
     def _begun(self) -> "_Worker":
-        worker = _Worker(self._context, self._shared)
         with self._lock:
+            if self._closed:
+                raise OSError("the workers were ended")
+            worker = _Worker(self._context, self._shared)
             self._all.add(worker)
         return worker
 
 
 class _Worker:
-    """One process, and the way to it."""
+    """One process, and the way to it; what goes there is pickled here, for torch would send a file for each tensor."""
 
-    def __init__(self, context: Any, shared: Any) -> None:
+    def __init__(self, context: Any, shared: bytes) -> None:
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, shared), daemon=True)
         self._process.start()
         theirs.close()
 
-    def call(self, function: Function, arguments: tuple[Any, ...]) -> tuple[str, Any]:
-        """An answer, or an error; EOFError or OSError: it has died."""
-        self._connection.send((function, arguments))
-        answer: tuple[str, Any] = self._connection.recv()
+    def wait(self) -> None:
+        """Until it is ready; OSError: it can't begin."""
+        try:
+            kind, content = pickle.loads(self._connection.recv_bytes())
+        except (EOFError, OSError):
+            kind, content = ERROR, "it has died"
+        if kind != READY:
+            raise OSError(
+                f"a worker could not begin ({content}): a script needs its search under if __name__ == '__main__', "
+                "and factories of a graph space must be functions of a module that can be imported"
+            )
+
+    def call(self, asked: bytes) -> bytes:
+        """An answer; EOFError or OSError: it has died."""
+        self._connection.send_bytes(asked)
+        answer: bytes = self._connection.recv_bytes()
         return answer
 
     def end(self) -> None:
@@ -128,30 +155,42 @@ class _Worker:
         self._connection.close()
 
 
-def _serve(connection: Connection, shared: Any) -> None:
+def _serve(connection: Connection, pickled: bytes) -> None:
     """What a worker does, until nobody asks it any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"  # candidates are spread over so many threads too
+    try:
+        import torch
 
-    import torch
-
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
+        shared = pickle.loads(pickled)
+        told = _sendable(READY, None)
+    except Exception as error:
+        told = _sendable(ERROR, f"{type(error).__name__}: {error}")
     while True:
         try:
-            function, arguments = connection.recv()
-        except EOFError:
+            connection.send_bytes(told)
+            asked = connection.recv_bytes()
+        except (EOFError, OSError):
             return  # the process that searches has ended
         try:
-            told = ANSWER, function(shared, *arguments)
+            function, arguments = pickle.loads(asked)
+            told = _sendable(ANSWER, function(shared, *arguments))
         except Exception as error:
             error.add_note(f"In a worker:\n{traceback.format_exc()}")
-            told = ERROR, error
-        try:
-            connection.send(told)
-        except BrokenPipeError:
-            return
-        except Exception as error:  # of pickle
-            connection.send((ERROR, RuntimeError(f"a worker can't send {told[1]!r}: {error}")))
+            told = _sendable(ERROR, error)
+
+
+def _sendable(kind: str, content: Any) -> bytes:
+    """What can be read on the other side; an error that can't be is told by another."""
+    try:
+        told = pickle.dumps((kind, content))
+        if kind == ERROR:
+            pickle.loads(told)  # some can't be made anew
+    except Exception as error:  # pickle raises many kinds
+        said = f"a worker can't send {content!r}: {error}"
+        return pickle.dumps((ERROR, RuntimeError(said)))
+    return told
 
 
 class OnWorkers:
@@ -184,14 +223,15 @@ class OnWorkers:
         future = self._workers.submit(_train, points, costs, recipe, heirs)
 
         def outcomes(progress: Progress) -> list[Outcome]:
-            while True:
-                try:
-                    found: list[Outcome] = future.result(timeout=NEWS)
-                    return found
-                except TimeoutError:
-                    if future.done():  # its own
-                        raise
-                    progress(0, len(points))
+            while not wait([future], timeout=NEWS).done:
+                progress(0, len(points))
+            try:
+                found: list[Outcome] = future.result()
+            except OSError as error:
+                if error.errno is None:  # ours: it says so already
+                    raise
+                raise OSError(f"a worker can't go on: {error}") from error  # it is not the folder that is at fault
+            return found
 
         return outcomes
 

@@ -11,7 +11,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from test_study import Cut, cut_at, ledger, same, settings
+from test_study import RECIPE, Cut, cut_at, ledger, same, settings
 from test_study import dataset as dataset
 from test_study import quiet as quiet
 from test_study import source as source
@@ -20,6 +20,7 @@ from torch import nn
 from search import Candidate, GraphSpace, study
 from search.facts import facts_of
 from search.run import read_records
+from search.store import Store
 from search.work import OnData
 from search.workers import ATTEMPTS, QUEUED, OnWorkers, Workers, employed
 
@@ -65,6 +66,17 @@ def refuse(shared):
     raise FileNotFoundError("no such thing")
 
 
+class Odd(Exception):
+    """One that can't be made anew from what it says."""
+
+    def __init__(self, first, second):
+        super().__init__(first)
+
+
+def refuse_oddly(shared):
+    raise Odd("one", "two")
+
+
 def unsendable(shared):
     return lambda: None
 
@@ -91,8 +103,11 @@ def test_an_error_of_a_function_is_raised_here_and_kills_nobody(two):
     with pytest.raises(FileNotFoundError, match="no such thing") as caught:
         two.submit(refuse).result()
     assert any("in refuse" in note for note in caught.value.__notes__)
-    with pytest.raises(RuntimeError, match="a worker can't send"):
-        two.submit(unsendable).result()
+    for function in (unsendable, refuse_oddly):
+        with pytest.raises(RuntimeError, match="a worker can't send"):
+            two.submit(function).result()
+    with pytest.raises(Exception, match="pickle"):
+        two.submit(lambda shared: None).result()
     assert two.submit(add, 2).result() == 42
     assert two.lost == 0
 
@@ -102,6 +117,14 @@ def test_a_worker_that_dies_is_replaced_and_a_deadly_function_given_up(two):
         two.submit(die).result()
     assert two.lost == ATTEMPTS
     assert [two.submit(add, k).result() for k in range(4)] == [40, 41, 42, 43]
+
+
+def test_a_script_without_a_guard_is_told(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("from search.workers import Workers\nWorkers(1, 40)\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert "OSError: a worker could not begin" in done.stderr
+    assert "if __name__ == '__main__'" in done.stderr
 
 
 def test_closing_ends_what_workers_do(two):
@@ -142,7 +165,7 @@ def test_a_search_that_is_cut_off_goes_on_as_if_it_had_not_been(wish, searched, 
 
 
 def test_a_search_goes_on_as_if_it_had_not_been_cut_off_with_every_strategy(wish, dataset, tmp_path):
-    for strategy in ("tpe", "nsga2", "random"):
+    for strategy in ("tpe", "random"):
         own = replace(wish, strategy=strategy, trials=24)
         study.run(own, dataset, tmp_path / strategy)
         with pytest.raises(Cut):
@@ -257,6 +280,43 @@ def test_a_graph_space_that_can_not_be_sent_is_refused(wish, dataset, tmp_path):
     with pytest.raises(ValueError, match="can't be sent to them"):
         study.run(replace(wish, space=space), dataset, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_search_may_be_cut_off_twice_in_the_middle_of_storing(wish, searched, dataset, tmp_path, kept):
+    append = Store.append
+
+    def cut(first, kept):
+        def some(self, trials, records, generation, parameters):
+            if generation.first == first:
+                append(self, trials[:kept], records[:kept], generation, parameters)
+                raise Cut
+            append(self, trials, records, generation, parameters)
+
+        return some
+
+    begin, go_on = partial(study.run, wish, dataset), partial(study.resume, dataset=dataset)
+    for at, search in ((8, begin), (16, go_on)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Store, "append", cut(at, kept))
+            with pytest.raises(Cut):
+                search(tmp_path / "run")
+    study.resume(tmp_path / "run", dataset=dataset)
+    same(tmp_path / "run", searched)
+
+
+def test_a_limit_of_time_is_kept(wish, dataset, tmp_path):
+    """However many generations were proposed ahead; after it nothing is."""
+    result = study.run(replace(wish, trials=None, seconds=2.0), dataset, tmp_path / "run")
+    assert result.elapsed < 20
+    assert len(result.records) >= 2 * QUEUED * wish.population
+    assert len(result.records) % wish.population == 0
+
+
+@pytest.mark.parametrize("change", [{"strategy": "nsga2"}, {"recipe": replace(RECIPE, inherit=True)}])
+def test_what_waits_for_all_trials_before_it_is_refused(source, change):
+    with pytest.raises(ValueError, match=r"^got (inherit|the strategy 'nsga2') with workers: it waits for all trials"):
+        settings(source, workers=2, **change)
 
 
 @pytest.mark.parametrize("number", [0, -1])
