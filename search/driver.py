@@ -1,6 +1,6 @@
 """One driver of a search: it asks for a generation of trials, trains them together, and tells the results.
 
-A generation is stored when it is finished, and all before it are. A search that was cut off asks for the last one again:
+A generation is stored when it is finished, and all before it are. A search that was cut off asks for the last again:
 samplers depend on (seed, trial number) and the trials before, so it is the same one, and only what the file lacks is
 added.
 
