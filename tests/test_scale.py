@@ -1,0 +1,38 @@
+"""The experiment on scale: it drives a real search with workers that train nothing."""
+
+import json
+
+import pytest
+
+from experiments import scale
+from experiments.results import FOLDER
+from search.recipe import Recipe
+from search.space import Space
+
+
+def test_simulated_workers_answer_by_the_point_alone():
+    import numpy as np
+
+    points = [Space().sample(np.random.default_rng(seed)) for seed in (0, 1, 0)]
+    one, other, again = scale.Simulated(3).submit(points, [(), (), ()], Recipe(), [None] * 3)(lambda *progress: None)
+    assert one.loss == again.loss != other.loss
+    assert len(one.curve) == Recipe().epochs
+    assert scale.Simulated(3).ahead == 5
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_driven_search_has_a_cost_at_each_number(monkeypatch, workers):
+    monkeypatch.setattr(scale, "TRIALS", (16, 24))
+    found = scale.driven("evolution", workers, 24)
+    assert found.keys() == {"16", "24", "memory"}
+    assert min(found.values()) > 0
+
+
+def test_the_committed_figures_are_of_all_settings():
+    result = json.loads((FOLDER / "scale.json").read_text())["result"]
+    assert result["workers"].keys() == scale.DATA.keys()
+    assert result["driver"].keys() == {
+        *(f"evolution, {number} workers" for number in scale.WORKERS),
+        f"tpe, {scale.WORKERS[0]} workers",
+    }
+    assert "10000" in result["driver"]["evolution, 1 workers"]
