@@ -156,8 +156,8 @@ def driven(strategy: str, workers: int, trials: int) -> dict[str, float]:
         start(settings, facts, Simulated(workers), Path(folder, "run"), on_event)
     found = {}
     for number in (n for n in TRIALS if n <= trials):
-        some = [one for one in told if (1 - WIDE) * number <= one[0] <= number]
-        (first, begun), (last, ended) = some[0], some[-1]
+        first, begun = [one for one in told if one[0] <= (1 - WIDE) * number][-1]
+        last, ended = [one for one in told if one[0] <= number][-1]
         found[str(number)] = round(1000 * (ended - begun) / (last - first), 1)
     return {**found, "memory": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
 
