@@ -31,7 +31,6 @@ from search.data import Dataset, load
 from search.defaults import default_recipe, default_space
 from search.driver import start
 from search.facts import facts_of
-from search.heirs import Inheritance
 from search.leaderboard import ranking
 from search.one_of import OneOf
 from search.point import Point
@@ -39,7 +38,7 @@ from search.population import Outcome, Progress, evaluate, train
 from search.recipe import Recipe, rungs_of
 from search.record import Record, Settings
 from search.run import read_records
-from search.work import OnData, Pending
+from search.work import OnData, Pending, Task
 
 PLAIN = "from scratch"
 SHARES = (0.25, 0.5)
@@ -65,19 +64,13 @@ class Rationed:
         """As the work does."""
         return self.work.begin(number)
 
-    def submit(
-        self,
-        points: Sequence[Point],
-        costs: Sequence[Sequence[float]],
-        recipe: Recipe,
-        heirs: Sequence[Inheritance | None],
-    ) -> Pending:
+    def submit(self, task: Task) -> Pending:
         """As the work does; Enough: there are no epochs left."""
         if self.left <= 0:
             raise Enough
 
         def outcomes(progress: Progress) -> list[Outcome]:
-            found = self.work.train(points, costs, recipe, progress, heirs)
+            found = self.work.train(task, progress)
             self.left -= sum(outcome.epochs for outcome in found)
             return found
 

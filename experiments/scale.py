@@ -30,12 +30,10 @@ from search.data import Dataset, load
 from search.defaults import default_folds, default_recipe, space_for
 from search.driver import Event, start
 from search.facts import facts_of
-from search.heirs import Inheritance
 from search.point import AnyPoint
 from search.population import Outcome
-from search.recipe import Recipe
 from search.record import Record, Row, Settings
-from search.work import OnData, Pending
+from search.work import OnData, Pending, Task
 from search.workers import QUEUED, OnWorkers
 
 DATA = {"breast_cancer": 128, "digits": 64}  # trials
@@ -63,16 +61,10 @@ class Simulated:
         """Nothing."""
         return []
 
-    def submit(
-        self,
-        points: Sequence[AnyPoint],
-        costs: Sequence[Sequence[float]],
-        recipe: Recipe,
-        heirs: Sequence[Inheritance | None],
-    ) -> Pending:
+    def submit(self, task: Task) -> Pending:
         """Curves as long as real ones."""
-        losses = [int(hashlib.sha256(repr(point).encode()).hexdigest()[:8], 16) / 2**32 for point in points]
-        n = recipe.epochs
+        n = task.recipe.epochs
+        losses = [int(hashlib.sha256(repr(point).encode()).hexdigest()[:8], 16) / 2**32 for point in task.points]
         return lambda progress: [
             Outcome("complete", n, n, loss, 1 - loss, (loss,) * n, 1.0, 1.0, None) for loss in losses
         ]
@@ -122,7 +114,7 @@ def trained(name: str, workers: int | None, trials: int) -> float:
         work = Endless(OnData(settings, facts, dataset, run), workers)
         try:
             for _ in range(workers):  # all have imported what they need
-                work.submit([], [], settings.recipe, [])(lambda epoch, running: None)
+                work.submit(Task([], [], settings.recipe, []))(lambda epoch, running: None)
             return start(settings, facts, work, run, lambda event: None).elapsed
         finally:
             work.close()

@@ -46,7 +46,7 @@ from search.run import (
 )
 from search.store import Generation, Store, Stored, only_writer, quiet
 from search.suggest import sampler, suggest
-from search.work import Pending, Work
+from search.work import Pending, Task, Work
 
 WORSE = 1e9  # than any loss
 SHARE = 0.05  # of the time, that is taken for the ledger and the leaderboard of a long search
@@ -301,7 +301,7 @@ class _Driver:
         born = self.study.get_trials(deepcopy=False)[first:]
         heirs = [self.inheritance(n, points[n - first], born[n - first]) for n in allowed]
         recipe = settings.recipe.bracket(self.number)
-        pending = self.work.submit([canonical(points[n - first]) for n in allowed], costs, recipe, heirs)
+        pending = self.work.submit(Task([canonical(points[n - first]) for n in allowed], costs, recipe, heirs))
         numbers = tuple(trial.number for trial in trials)
         return _Proposed(first, numbers, points, keys, found, allowed, pending, began)
 

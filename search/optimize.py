@@ -16,7 +16,6 @@ from search.facts import Facts, versions
 from search.graph.io import difference, save_graph
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
-from search.heirs import Inheritance
 from search.machine import build
 from search.objectives import MEASURES, refuse_impossible
 from search.one_of import AnySpace
@@ -27,7 +26,7 @@ from search.record import Record, Row, Settings
 from search.run import BEST, RUN, free_folder, read_facts, read_settings
 from search.shape import Shape
 from search.suggest import DIFFERENTIABLE
-from search.work import Pending
+from search.work import Pending, Task
 
 Values = float | Sequence[float] | Mapping[str, float]
 Objective = Callable[[Any], Values]  # of a parametric machine, or of an architecture
@@ -142,19 +141,13 @@ class _OwnWork:
         """Nothing."""
         return []
 
-    def submit(
-        self,
-        points: Sequence[AnyPoint],
-        costs: Sequence[Sequence[float]],
-        recipe: Recipe,
-        heirs: Sequence[Inheritance | None],
-    ) -> Pending:
+    def submit(self, task: Task) -> Pending:
         """One after the other; the function is given new weights."""
 
         def outcomes(progress: Progress) -> list[Outcome]:
             found = []
-            for i, point in enumerate(points):
-                progress(0, len(points) - i)
+            for i, point in enumerate(task.points):
+                progress(0, len(task.points) - i)
                 found.append(self._outcome(point))
             return found
 

@@ -2,7 +2,7 @@
 
 The sampler works on a study in memory. A trial reaches the file when it is finished, never before, so that whatever
 interrupts a search no trial in the file is running or half there. It is written with its code as one attribute: as
-parameters, each of which is a few queries, it would take ten times as long.
+parameters, each of which is a few queries, it would take several times as long.
 """
 
 import sqlite3

@@ -1,7 +1,7 @@
 """What is done with the points that a search proposes: trained on data, here, and compared at the end."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -46,6 +46,24 @@ def gateable(space: AnySpace) -> list[Space]:
     return found
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is to be trained together.
+
+    Parameters
+    ----------
+    points : in their canonical form.
+    costs : of each point, what else is to be small.
+    recipe : of the generation.
+    heirs : of each point, what it inherits; ``None``: nothing.
+    """
+
+    points: Sequence[AnyPoint]
+    costs: Sequence[Sequence[float]]
+    recipe: Recipe
+    heirs: Sequence[Inheritance | None]
+
+
 Pending = Callable[[Progress], list[Outcome]]  # waits for what is being trained, or trains it
 
 
@@ -63,17 +81,8 @@ class Work(Protocol):
     def begin(self, number: int) -> Sequence[AnyPoint]:
         """What the first generation is to hold, at most so many; the strategy proposes the rest."""
 
-    def submit(
-        self,
-        points: Sequence[AnyPoint],
-        costs: Sequence[Sequence[float]],
-        recipe: Recipe,
-        heirs: Sequence[Inheritance | None],
-    ) -> Pending:
-        """The outcomes of a generation, to be waited for.
-
-        ``costs`` are what else is to be small, of each point; ``heirs`` what it inherits, of those that do.
-        """
+    def submit(self, task: Task) -> Pending:
+        """The outcomes of a generation, in the order of its points, to be waited for."""
 
     def keep(self, record: Record, outcome: Outcome) -> None:
         """Write the best machine so far."""
@@ -104,29 +113,16 @@ class OnData:
             found += proposals(space, self.folds[0], settings.recipe, (settings.seed, i), wish)
         return [point for point in found if accepts(point)]
 
-    def submit(
-        self,
-        points: Sequence[AnyPoint],
-        costs: Sequence[Sequence[float]],
-        recipe: Recipe,
-        heirs: Sequence[Inheritance | None],
-    ) -> Pending:
+    def submit(self, task: Task) -> Pending:
         """They are trained when they are waited for."""
-        return lambda progress: self.train(points, costs, recipe, progress, heirs)
+        return lambda progress: self.train(task, progress)
 
-    def train(
-        self,
-        points: Sequence[AnyPoint],
-        costs: Sequence[Sequence[float]],
-        recipe: Recipe,
-        progress: Progress,
-        heirs: Sequence[Inheritance | None],
-    ) -> list[Outcome]:
+    def train(self, task: Task, progress: Progress) -> list[Outcome]:
         """Side by side, halved at the rungs; those that inherit apart, for their schedule is another."""
         if isinstance(self.settings.space, GraphSpace):
             space, seed = self.settings.space, self.settings.seed
-            return train_graphs(space, points, self.folds, recipe, seed, progress, costs=costs)
-        points = cast("Sequence[Point]", points)
+            return train_graphs(space, task.points, self.folds, task.recipe, seed, progress, costs=task.costs)
+        points, costs, recipe, heirs = cast("Sequence[Point]", task.points), task.costs, task.recipe, task.heirs
         first = [i for i, heir in enumerate(heirs) if heir is None]
         outcomes = dict(zip(first, self._train(first, points, costs, recipe, progress), strict=True))
         begun = {i: self._begun(points[i], heir) for i, heir in enumerate(heirs) if heir is not None}

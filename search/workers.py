@@ -18,13 +18,11 @@ from threading import Lock
 from typing import Any
 
 from search.graph.space import GraphSpace
-from search.heirs import Inheritance
 from search.numbers import counted
 from search.point import AnyPoint
 from search.population import NEWS, Outcome, Progress
-from search.recipe import Recipe
 from search.record import Record, Row, Settings
-from search.work import OnData, Pending
+from search.work import OnData, Pending, Task
 
 ATTEMPTS = 3  # to train a generation whose workers die
 QUEUED = 2  # generations a worker: one that it trains, and the next, so that it waits for nobody
@@ -212,19 +210,13 @@ class OnWorkers:
         """As the work does."""
         return self._work.begin(number)
 
-    def submit(
-        self,
-        points: Sequence[AnyPoint],
-        costs: Sequence[Sequence[float]],
-        recipe: Recipe,
-        heirs: Sequence[Inheritance | None],
-    ) -> Pending:
+    def submit(self, task: Task) -> Pending:
         """A worker trains them, as soon as one is free."""
-        future = self._workers.submit(_train, points, costs, recipe, heirs)
+        future = self._workers.submit(_train, task)
 
         def outcomes(progress: Progress) -> list[Outcome]:
             while not wait([future], timeout=NEWS).done:
-                progress(0, len(points))
+                progress(0, len(task.points))
             try:
                 found: list[Outcome] = future.result()
             except OSError as error:
@@ -249,14 +241,8 @@ class OnWorkers:
         self._workers.close()
 
 
-def _train(
-    work: OnData,
-    points: Sequence[AnyPoint],
-    costs: Sequence[Sequence[float]],
-    recipe: Recipe,
-    heirs: Sequence[Inheritance | None],
-) -> list[Outcome]:
-    return work.train(points, costs, recipe, lambda epoch, running: None, heirs)
+def _train(work: OnData, task: Task) -> list[Outcome]:
+    return work.train(task, lambda epoch, running: None)
 
 
 @contextmanager

@@ -2,19 +2,21 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from experiments import scale
 from experiments.results import FOLDER
 from search.recipe import Recipe
 from search.space import Space
+from search.work import Task
 
 
 def test_simulated_workers_answer_by_the_point_alone():
-    import numpy as np
-
     points = [Space().sample(np.random.default_rng(seed)) for seed in (0, 1, 0)]
-    one, other, again = scale.Simulated(3).submit(points, [(), (), ()], Recipe(), [None] * 3)(lambda *progress: None)
+    one, other, again = scale.Simulated(3).submit(Task(points, [(), (), ()], Recipe(), [None] * 3))(
+        lambda *progress: None
+    )
     assert one.loss == again.loss != other.loss
     assert len(one.curve) == Recipe().epochs
     assert scale.Simulated(3).ahead == 5

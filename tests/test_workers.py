@@ -21,7 +21,7 @@ from search import Candidate, GraphSpace, study
 from search.facts import facts_of
 from search.run import read_records
 from search.store import Store
-from search.work import OnData
+from search.work import OnData, Task
 from search.workers import ATTEMPTS, QUEUED, OnWorkers, Workers, employed
 
 TRIALS = 40
@@ -332,7 +332,7 @@ def test_waiting_tells_how_many_are_in_training(wish, dataset, tmp_path):
     try:
         future = work._workers.submit(sleep, 0.5)
         point = wish.space.sample(np.random.default_rng(0))
-        pending = work.submit([point], [()], wish.recipe, [None])
+        pending = work.submit(Task([point], [()], wish.recipe, [None]))
         waiter = Thread(target=future.result)
         waiter.start()
         (outcome,) = pending(lambda epoch, running: told.append((epoch, running)))
