@@ -84,10 +84,11 @@ def figures(dataset: Dataset, kind: Kind, number: int, epochs: int | None = None
     whole = dataset.whole()
     machines = refit(drawn, whole, recipe, [recipe.epochs] * number, seed=0, seeds=range(number))
     lessons = {name: Lessons(whole, recipe, 0, name) for name in {point.transform for point in drawn}}
-    errors = [
-        scores(whole, whole.test, lessons[point.transform].answers(machine, "test"))[0] ** 0.5
-        for point, machine in zip(drawn, machines, strict=True)
-    ]
+    errors = []
+    for point, machine, outcome in zip(drawn, machines, validated, strict=True):
+        one = lessons[point.transform]
+        said = one.in_the_given_unit(one.outputs(machine, "test"), outcome.noise)
+        errors.append(scores(whole, whole.test, said)[0] ** 0.5)
     best = sorted(range(number), key=lambda i: validated[i].loss)[:BEST]
     return {
         "validation": round(median(outcome.loss for outcome in validated), 4),

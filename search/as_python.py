@@ -23,6 +23,7 @@ from machgraph.source.network import definition, tensors
 from search.data.columns import Column
 from search.data.encoder import Encoder
 from search.data.table import MISSING
+from search.data.transform import NODES, SHARES
 from search.machine import reading
 from search.numbers import counted
 from search.trained import Trained, answered
@@ -168,6 +169,11 @@ def _around(trained: Trained, flat: bool) -> str:
         classes="\n".join(laid(_tuple("CLASSES = (", map(_label, encoder.classes)))),
         label=type(encoder.classes[0]).__name__ if encoder.classes else "",
         bounds=", ".join(repr(float(bound)) for bound in bounds),
+        nodes="\n".join(
+            line
+            for name, values in (("NODES", NODES), ("SHARES", SHARES))
+            for line in laid(_tuple(f"{name} = (", map(repr, values.tolist())))
+        ),
         **_channels(encoder),
     )
 

@@ -27,6 +27,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.database import place_of
 from search.graph.point import GraphPoint
 from search.importance import NAMES, traits
 from search.point import AnyPoint
@@ -94,6 +95,9 @@ def snapshot(folder: Path) -> list[Stored]:
     FileNotFoundError : no study is there.
     OSError : it can't be read.
     """
+    if not place_of(folder).is_file:
+        with Store(folder) as store:
+            return store.read()
     path = folder / STUDY
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: the folder of the run was moved or removed")
@@ -106,7 +110,7 @@ def snapshot(folder: Path) -> list[Stored]:
                 source.backup(target)
         except sqlite3.Error as error:
             raise OSError(f"can't read {path}: {error}") from None
-        with Store(Path(copied)) as store:
+        with Store(Path(copied), place=place_of(Path(copied))) as store:
             return store.read()
 
 
@@ -157,12 +161,12 @@ def distributions(table: Sequence[Traits]) -> dict[str, BaseDistribution]:
 def _trial(
     stored: Stored, row: Traits, known: Mapping[str, BaseDistribution], settings: Settings, shape: Shape
 ) -> FrozenTrial:
-    record, state = stored.record, stored.trial.state
+    record, state = stored.record, stored.state
     names = [name for name in known if name in row]
-    values = stored.trial.values
-    if values is not None:  # of what is to be large, the sign was turned
+    values = None
+    if stored.values is not None:  # of what is to be large, the sign was turned
         signs = [-1.0 if name in settings.maximize else 1.0 for name in settings.objectives]
-        values = [sign * value for sign, value in zip(signs, values, strict=True)]
+        values = [sign * value for sign, value in zip(signs, stored.values, strict=True)]
     meta = ArtifactMeta(artifact_id=_artifact(record), filename=PICTURE, mimetype="image/png", encoding=None)
     trial = create_trial(
         state=state,
@@ -174,7 +178,7 @@ def _trial(
         system_attrs={f"{ARTIFACTS_ATTR_PREFIX}{meta.artifact_id}": json.dumps(asdict(meta))},
         intermediate_values={epoch: loss for epoch, loss in enumerate(record.curve, start=1) if loss == loss},
     )
-    if end := stored.trial.datetime_complete:
+    if end := stored.finished:
         trial.datetime_start, trial.datetime_complete = end - timedelta(seconds=record.seconds), end
     return trial
 

@@ -15,15 +15,12 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import optuna
-from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
 
 from search.canonical import canonical, key
-from search.evolution import RegularizedEvolution
+from search.database import new_place, place_of
 from search.facts import Facts
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
@@ -44,15 +41,15 @@ from search.run import (
     write_ledger,
     write_run,
 )
-from search.store import Generation, Store, Stored, only_writer, quiet
-from search.suggest import sampler, suggest
+from search.store import Generation, Store, Stored, only_writer, quiet, refuse_known
+from search.strategy import Proposal, Strategy, strategy
 from search.work import Pending, Task, Work
 
 WORSE = 1e9  # than any loss
 SHARE = 0.05  # of the time, that is taken for the ledger and the leaderboard of a long search
 AGAIN = 200  # trials in a row that are known already, after which a search is at its end
 
-Stage = Literal["proposing", "training", "storing", "rivals"]
+Stage = Literal["proposing", "training", "storing", "waiting", "rivals"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Event:
 
     Parameters
     ----------
-    stage : what is being done now.
+    stage : what is being done now; ``waiting`` is for a database that has gone.
     done : number of finished trials.
     best : the winner so far.
     elapsed : seconds of searching, those of earlier sittings too.
@@ -109,16 +106,19 @@ def start(settings: Settings, facts: Facts, work: Work, folder: Path, on_event: 
     OSError : the folder can't be written, or the disk is full; finished generations are kept.
     """
     refuse_used(folder)
-    sampler(settings.strategy, seed=settings.seed, space=settings.space)  # an unknown one leaves no folder behind
+    chosen = _strategy(settings, facts)  # an unknown one leaves no folder behind
+    refuse_known(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"can't make the folder {folder} ({error.strerror}): choose another with --out") from None
     with only_writer(folder), quiet():
         refuse_used(folder)
-        write_run(folder, settings, facts)
+        write_run(folder, settings, facts, new_place(folder).told)
         with Store(folder, len(settings.objectives)) as store:
-            return _told(_Driver(settings, facts, work, folder, store, on_event))
+            store.hold()
+            store.keep_settings()
+            return _told(_Driver(settings, facts, work, chosen, folder, store, on_event))
 
 
 def go_on(
@@ -137,6 +137,7 @@ def go_on(
     OSError : the folder can't be written, or the disk is full; finished generations are kept.
     """
     with only_writer(folder), quiet(), Store(folder, len(settings.objectives)) as store:
+        store.hold()
         stored = store.read() if more else []
         trials, elapsed = len(stored), stored[-1].generation.elapsed if stored else 0.0
         settings = replace(
@@ -144,8 +145,9 @@ def go_on(
             trials=None if settings.trials is None else settings.trials + trials,
             seconds=None if settings.seconds is None else settings.seconds + elapsed,
         )
-        write_run(folder, settings, facts)
-        return _told(_Driver(settings, facts, work, folder, store, on_event))
+        write_run(folder, settings, facts, place_of(folder).told)
+        store.keep_settings()
+        return _told(_Driver(settings, facts, work, _strategy(settings, facts), folder, store, on_event))
 
 
 def _told(driver: "_Driver") -> Result:
@@ -170,8 +172,7 @@ class _Proposed:
     """
 
     first: int
-    trials: tuple[int, ...]  # of the study in memory
-    points: tuple[AnyPoint, ...] = ()
+    proposals: tuple[Proposal, ...]
     keys: tuple[str, ...] = ()
     found: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     allowed: tuple[int, ...] = ()
@@ -181,16 +182,26 @@ class _Proposed:
 
     @property
     def size(self) -> int:
-        return len(self.trials)
+        return len(self.proposals)
 
 
 class _Driver:
-    """The study in memory, which the sampler sees, beside the stored one."""
+    """All that is known of a search while it goes on.
+
+    What a generation costs does not grow with those before it, apart from the tables, which are written the less often.
+    """
 
     def __init__(
-        self, settings: Settings, facts: Facts, work: Work, folder: Path, store: Store, on_event: Listener
+        self,
+        settings: Settings,
+        facts: Facts,
+        work: Work,
+        strategy: Strategy,
+        folder: Path,
+        store: Store,
+        on_event: Listener,
     ) -> None:
-        self.settings, self.facts, self.work = settings, facts, work
+        self.settings, self.facts, self.work, self.strategy = settings, facts, work, strategy
         self.folder, self.store, self.on_event = folder, store, on_event
         stored = store.read()
         whole = [s for s in stored if s.generation.first + s.generation.size <= len(stored)]
@@ -198,12 +209,14 @@ class _Driver:
         self.generations = list({s.generation.first: s.generation for s in whole}.values())
         ahead = self.generations[max(0, len(self.generations) - work.ahead) :]  # were proposed before the last was told
         told = whole[: ahead[0].first] if ahead else whole
-        self.records = [s.record for s in told]
         self.best = best([s.record for s in whole], settings)
-        self.study = optuna.create_study(
-            sampler=_sampler(settings, facts), directions=["minimize"] * len(settings.objectives)
-        )
-        self.study.add_trials([s.with_parameters(settings.space) for s in told])
+        self.records = list[Record]()
+        self.owners = dict[str, int]()  # the trial that was trained, of each key
+        self.refused = set[str]()  # keys of points that are no network of a graph space: some strategies propose such
+        self.proposed = 0  # trials
+        for s in told:
+            (proposal,) = self.proposed_before([s]).proposals
+            self.told(proposal, s.record)
         self.waiting = deque(self.proposed_before(whole[g.first : g.first + g.size]) for g in ahead)
         self.parents = Parents(folder) if settings.recipe.inherit else None
         self.began = perf_counter() - self.elapsed
@@ -217,14 +230,6 @@ class _Driver:
     def elapsed(self) -> float:
         """Seconds of searching up to the end of the last generation."""
         return self.generations[-1].elapsed if self.generations else 0.0
-
-    @property
-    def refused(self) -> int:
-        """Number of points that are no network of a graph space: some strategies propose such."""
-        space = self.settings.space
-        if not isinstance(space, GraphSpace):
-            return 0
-        return len({r.key for r in self.records if isinstance(r.point, GraphPoint) and space.refusal(r.point)})
 
     def search(self) -> Result:
         self.leave_parents()  # a search that was cut off may have left some
@@ -254,9 +259,9 @@ class _Driver:
         if self.cut:
             return self.cut[0].generation.size
         limit, seconds, done = self.settings.trials, self.settings.seconds, len(self.records)
-        known = len({record.key for record in self.records})
+        known = len(self.owners)
         networks = self.facts.points if self.facts.architectures is None else self.facts.architectures
-        if networks is not None and known - self.refused >= networks:
+        if networks is not None and known - len(self.refused) >= networks:
             self.reason = "all networks of the space are known"
         elif len(self.records) - known > AGAIN and not any(r.duplicate_of is None for r in self.records[-AGAIN:]):
             self.reason = f"the last {AGAIN} trials were known already"
@@ -269,7 +274,7 @@ class _Driver:
         if self.is_over:  # or what is proposed would depend on how fast the others end
             return 0
         size = max(1, round(self.settings.population * self.settings.recipe.share(self.number)))
-        return size if limit is None else max(0, min(size, limit - len(self.study.get_trials(deepcopy=False))))
+        return size if limit is None else max(0, min(size, limit - self.proposed))
 
     @property
     def number(self) -> int:
@@ -278,13 +283,16 @@ class _Driver:
 
     def propose(self, size: int) -> _Proposed:
         """Ask the strategy for a generation, and have it trained."""
-        settings, first = self.settings, len(self.study.get_trials(deepcopy=False))
+        settings, first = self.settings, self.proposed
         began = self.elapsed if not self.waiting else perf_counter() - self.began  # storing counts too
         self.tell("proposing", size=size)
-        for point in self.work.begin(size) if first == 0 else ():
-            self.study.enqueue_trial(dict(settings.space.encode(point)))
-        trials = [self.study.ask() for _ in range(size)]
-        points = tuple(suggest(trial, settings.space) for trial in trials)
+        given = list(self.work.begin(size)) if first == 0 else []
+        proposals = [Proposal(point, settings.space.encode(point)) for point in given[:size]]
+        for number, proposal in enumerate(proposals, first):
+            self.strategy.take(number, proposal)
+        proposals += [self.strategy.propose(number) for number in range(first + len(proposals), first + size)]
+        self.proposed += size
+        points = [proposal.point for proposal in proposals]
         keys = tuple(key(point, seed=settings.seed, budget=settings.recipe.epochs) for point in points)
         for keyed, stored in zip(keys, self.cut, strict=False):
             if keyed != stored.record.key:
@@ -293,29 +301,35 @@ class _Driver:
                     "it was begun by other versions (see run.json); install those, or start a new search"
                 )
         self.cut = []
-        known = {record.key for record in self.records} | {k for before in self.waiting for k in before.keys}
-        fresh = [first + i for i, keyed in enumerate(keys) if keyed not in known and keyed not in keys[:i]]
+        ahead = {k for before in self.waiting for k in before.keys}
+        fresh = [
+            first + i
+            for i, keyed in enumerate(keys)
+            if keyed not in self.owners and keyed not in ahead and keyed not in keys[:i]
+        ]
         found = {n: self.measured(canonical(points[n - first])) for n in fresh}
         allowed = tuple(n for n in fresh if not excess(found[n], settings.constraints))
         costs = [tuple(found[n][name] for name in settings.objectives if name in found[n]) for n in allowed]
-        born = self.study.get_trials(deepcopy=False)[first:]
-        heirs = [self.inheritance(n, points[n - first], born[n - first]) for n in allowed]
+        heirs = [self.inheritance(n, proposals[n - first]) for n in allowed]
         recipe = settings.recipe.bracket(self.number)
         pending = self.work.submit(Task([canonical(points[n - first]) for n in allowed], costs, recipe, heirs))
-        numbers = tuple(trial.number for trial in trials)
-        return _Proposed(first, numbers, points, keys, found, allowed, pending, began)
+        return _Proposed(first, tuple(proposals), keys, found, allowed, pending, began)
 
     def proposed_before(self, stored: Sequence[Stored]) -> _Proposed:
         """A generation that was proposed and finished before the search was cut off, and is to be told again."""
-        self.study.add_trials([s.with_parameters(self.settings.space, is_running=True) for s in stored])
-        first, numbers = stored[0].generation.first, tuple(s.record.number for s in stored)
-        return _Proposed(first, numbers, keys=tuple(s.record.key for s in stored), stored=tuple(stored))
+        space = self.settings.space
+        proposals = tuple(Proposal(s.record.point, s.parameters(space), s.attributes) for s in stored)
+        for s, proposal in zip(stored, proposals, strict=True):
+            self.strategy.take(s.record.number, proposal)
+        self.proposed += len(stored)
+        return _Proposed(stored[0].record.number, proposals, tuple(s.record.key for s in stored), stored=tuple(stored))
 
     def settle(self) -> None:
         """Wait for the generation that was proposed first, tell the strategy what became of it, and store it."""
         settings, one = self.settings, self.waiting[0]
         if one.stored:
-            self.told(one, [s.record for s in one.stored])
+            for proposal, s in zip(one.proposals, one.stored, strict=True):
+                self.told(proposal, s.record)
             self.waiting.popleft()
             return
 
@@ -326,32 +340,31 @@ class _Driver:
         progress(0, len(one.allowed))
         outcomes = dict(zip(one.allowed, one.pending(progress), strict=True))
         self.waiting.popleft()
-        born = self.study.get_trials(deepcopy=False)[one.first : one.first + one.size]
-        owner = {record.key: record.number for record in self.records if record.duplicate_of is None}
-        records = list(self.records)
-        for i, (point, keyed) in enumerate(zip(one.points, one.keys, strict=True)):
-            number = one.first + i
+        for number, (proposal, keyed) in enumerate(zip(one.proposals, one.keys, strict=True), one.first):
+            point = proposal.point
             if number in outcomes:
-                records.append(_record(number, keyed, point, outcomes[number], one.found[number]))
+                record = _record(number, keyed, point, outcomes[number], one.found[number])
             elif number in one.found:
-                records.append(_infeasible(number, keyed, point, one.found[number]))
+                record = _infeasible(number, keyed, point, one.found[number])
             else:
-                records.append(_duplicate(number, point, records[owner[keyed]]))
-            owner.setdefault(keyed, number)
-            records[-1] = replace(records[-1], parent=_parent(born[i]))
-
-        self.best = best(records, settings)
+                record = _duplicate(number, point, self.records[self.owners[keyed]])
+            self.told(proposal, replace(record, parent=_parent(proposal)))
+        own = self.records[one.first :]
+        self.best = best([*([self.best] if self.best else []), *own], settings)
         if self.best is not None and self.best.number in outcomes:
             # Before the records: a machine without its record is found again, a record without its machine is not.
             self.work.keep(self.best, outcomes[self.best.number])
         if self.parents:
-            for number in (n for n in outcomes if records[n].is_valid):
+            for number in (n for n in outcomes if self.records[n].is_valid):
                 self.parents.write(number, outcomes[number].machines)
-        own = records[one.first :]
         generation = Generation(one.first, one.size, perf_counter() - self.began)
-        self.told(one, own)
-        done = self.study.get_trials(deepcopy=False)[one.first : one.first + one.size]
-        self.store.append(done, own, generation, settings.space.parameters)
+        self.store.append(
+            [
+                Stored(record, generation, self.places(p.code), _told_values(record, settings), p.attributes)
+                for record, p in zip(own, one.proposals, strict=True)
+            ],
+            lambda: self.tell("waiting"),
+        )
         self.generations.append(generation)
         self.lasted.append(generation.elapsed - one.began)
         self.leave_parents()
@@ -369,21 +382,27 @@ class _Driver:
             write_leaderboard(self.folder, found_rows(self.records, self.facts, self.settings), self.facts)
             self.tables = perf_counter(), perf_counter() - began
 
-    def told(self, one: _Proposed, records: Sequence[Record]) -> None:
-        """The strategy knows of a generation."""
-        for number, record in zip(one.trials, records, strict=True):
-            values = _told_values(record, self.settings)
-            self.study.tell(number, values, state=TrialState.FAIL if values is None else TrialState.COMPLETE)
-        self.records = [*self.records, *records]
+    def told(self, proposal: Proposal, record: Record) -> None:
+        """A trial is finished, and the strategy knows."""
+        self.strategy.tell(record.number, _told_values(record, self.settings))
+        self.records.append(record)
+        self.owners.setdefault(record.key, record.number)
+        space = self.settings.space
+        if isinstance(space, GraphSpace) and isinstance(proposal.point, GraphPoint) and space.refusal(proposal.point):
+            self.refused.add(record.key)
+
+    def places(self, code: Mapping[str, Any]) -> tuple[int, ...]:
+        """Of each parameter of the space, the place of its value among its choices."""
+        return tuple(choices.index(code[name]) for name, choices in self.settings.space.parameters.items())
 
     def leave_parents(self) -> None:
         """Take away the weights of those who can't be parents any more."""
-        if self.parents and isinstance(self.study.sampler, RegularizedEvolution):
-            self.parents.leave({self.trained(number) for number in self.study.sampler.living(self.study)})
+        if self.parents:
+            self.parents.leave({self.trained(number) for number in self.strategy.living()})
 
-    def inheritance(self, number: int, point: AnyPoint, trial: FrozenTrial) -> Inheritance | None:
+    def inheritance(self, number: int, proposal: Proposal) -> Inheritance | None:
         """What a trial begins with, if it has a parent that was trained."""
-        parent = _parent(trial)
+        point, parent = proposal.point, _parent(proposal)
         if self.parents is None or parent is None or not self.records[self.trained(parent)].is_valid:
             return None
         trained = self.trained(parent)
@@ -392,7 +411,7 @@ class _Driver:
         before = self.records[parent].point
         assert isinstance(point, Point)  # settings refuse to let others inherit
         assert isinstance(before, Point)
-        alignment = Descent.from_dict(point, trial.system_attrs[PARENT]).alignment(before)
+        alignment = Descent.from_dict(point, proposal.attributes[PARENT]).alignment(before)
         seed = int(np.random.SeedSequence((self.settings.seed, number)).generate_state(1)[0])
         return Inheritance(alignment, seed, self.parents.read(trained))
 
@@ -420,25 +439,26 @@ class _Driver:
         )
 
 
-def _parent(trial: FrozenTrial) -> int | None:
+def _parent(proposal: Proposal) -> int | None:
     """The trial that the strategy has changed to get this one."""
-    descent = trial.system_attrs.get(PARENT)
+    descent = proposal.attributes.get(PARENT)
     return None if descent is None else int(descent["trial"])
 
 
-def _sampler(settings: Settings, facts: Facts) -> BaseSampler:
-    """That of the strategy, which proposes nothing that is known to exceed a constraint, if it can help it."""
+def _strategy(settings: Settings, facts: Facts) -> Strategy:
+    """That of the settings, which proposes nothing that is known to exceed a constraint, if it can help it."""
+    space, objectives = settings.space, len(settings.objectives)
+    accepts = accepting(facts.shape, settings.constraints, space)
+    with quiet():
+        return strategy(settings.strategy, seed=settings.seed, space=space, objectives=objectives, accepts=accepts)
 
-    accepts = accepting(facts.shape, settings.constraints, settings.space)
-    return sampler(settings.strategy, seed=settings.seed, space=settings.space, accepts=accepts)
 
-
-def _told_values(record: Record, settings: Settings) -> list[float] | None:
-    """What the sampler is told of a trial: of one that exceeds a constraint, that it is worse than all that do not."""
+def _told_values(record: Record, settings: Settings) -> tuple[float, ...] | None:
+    """What the strategy is told of a trial: of one that exceeds a constraint, that it is worse than all that do not."""
     if record.is_valid:
-        return list(record.values(settings.objectives, settings.maximize))
+        return record.values(settings.objectives, settings.maximize)
     over = excess(record.measures, settings.constraints)
-    return [WORSE * (1 + over)] * len(settings.objectives) if over else None
+    return (WORSE * (1 + over),) * len(settings.objectives) if over else None
 
 
 def _record(number: int, keyed: str, point: AnyPoint, outcome: Outcome, found: Mapping[str, float]) -> Record:

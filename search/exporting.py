@@ -17,7 +17,7 @@ from machgraph.io import load, load_metadata
 from machgraph.parametric import DenseMachine
 from machgraph.portable import export as write
 from search import as_python
-from search.data.transform import Transform
+from search.data.transform import NODES, SHARES, Transform
 from search.graph.io import is_graph
 from search.machine import answers
 from search.numbers import counted
@@ -166,9 +166,12 @@ def _inputs(session: Any) -> Any:
 
 
 def _undone(values: Tensor, transform: Transform) -> Tensor:
-    """``Transform.answers`` in torch."""
+    """``Transform.answers`` in torch, of values ``(row, 1)``."""
     if transform.name == "none":
         return values
+    if transform.noise:
+        nodes, shares = (torch.tensor(some, dtype=values.dtype) for some in (NODES, SHARES))
+        return _undone(values + transform.noise * nodes, transform.noisy(0.0)) @ shares[:, None]
     low, high = transform.forward(np.array([transform.low, transform.high])).tolist()
     z, power = values.clamp(low, high), transform.parameter
     if transform.name == "sqrt":

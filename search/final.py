@@ -121,10 +121,15 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
         name: Lessons(whole, recipe, settings.seed, name) for name in {point.transform for point, _, _ in wanted}
     }
     looked = zip(refitted, wanted, strict=True) if len(dataset.test) else ()
-    said = [
-        _sharpness(outcomes) * lessons[point.transform].answers(machine, "test")
-        for machine, (point, outcomes, _) in looked
-    ]
+    said = []
+    for machine, (point, outcomes, _) in looked:
+        one = lessons[point.transform]
+        outputs = _sharpness(outcomes) * one.outputs(machine, "test")
+        said.append(one.in_the_given_unit(outputs, _noise(outcomes)))
+
+    def encoder(i: int) -> Encoder:
+        return lessons[best[i].canonical.transform].dataset.encoder.noisy(_noise(results[i]))
+
     (first, *rivals) = [
         held_out(row(name, point, outcomes, facts, costs(point)), said[i * seeds : (i + 1) * seeds], dataset)
         for i, (name, point, outcomes) in enumerate(named)
@@ -144,9 +149,9 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
         winner,
         tuple(refitted[:seeds]),
         _sharpness(results[order[0]]),
-        lessons[winner.canonical.transform].dataset.encoder,
+        encoder(order[0]),
         tuple(
-            (best[i], machine, _sharpness(results[i]), lessons[best[i].canonical.transform].dataset.encoder)
+            (best[i], machine, _sharpness(results[i]), encoder(i))
             for i, machine in zip(order, [refitted[0], *refitted[len(named) * seeds :]], strict=True)
         ),
     )
@@ -161,6 +166,10 @@ def trainers(space: AnySpace) -> tuple[Callable[..., list[Outcome]], Callable[..
 
 def _sharpness(outcomes: Sequence[Outcome]) -> float:
     return fmean(outcome.sharpness for outcome in outcomes)
+
+
+def _noise(outcomes: Sequence[Outcome]) -> float:
+    return fmean(outcome.noise for outcome in outcomes)
 
 
 def front(best: Sequence[Record], settings: Settings) -> Sequence[Record]:

@@ -19,6 +19,7 @@ from search.point import Kind, Point
 from search.recipe import Recipe
 
 Features = NDArray[np.float32]
+Outputs = NDArray[np.float64]  # (row, output)
 
 CHUNK = 1024  # samples that are measured at once
 KEPT = 2**28  # bytes of shuffled samples that are kept for those who come to an epoch later
@@ -104,16 +105,29 @@ class Lessons:
                 self._validation[kind] = batches(self._inputs(part, kind), targets(part), CHUNK)
             return self._validation[kind]
 
-    def answers(self, machine: ParametricMachine | Network, name: Literal["validation", "test"]) -> NDArray[np.float64]:
-        """What a machine says of a part, ``(row, output)``, in the unit of the data set that was given."""
+    def outputs(self, machine: ParametricMachine | Network, name: Literal["validation", "test"]) -> Outputs:
+        """What a machine says of a part."""
         part: Part = getattr(self.dataset, name)
         with torch.no_grad():
-            x = torch.from_numpy(part.x)
-            said: NDArray[np.float64] = answers(machine, x, self.dataset.shape).double().numpy()
+            said: Outputs = answers(machine, torch.from_numpy(part.x), self.dataset.shape).double().numpy()
+        return said
+
+    def in_the_given_unit(self, outputs: Outputs, noise: float) -> Outputs:
+        """The same in the unit of the data set that was given; ``noise`` as of ``Encoder.noisy``."""
         if self.dataset is self.given:
-            return said
-        values = self.dataset.encoder.decode(said).values
+            return outputs
+        values = self.dataset.encoder.noisy(noise).decode(outputs).values
         return self.given.encoder.scaled(values)[:, None].astype(np.float64)
+
+    def measured(self, outputs: Outputs) -> tuple[Outputs, float]:
+        """What a machine says of the validation part in the given unit, and how much it leaves unexplained of it.
+
+        The second is 0 where nothing is transformed: then nobody asks.
+        """
+        if self.dataset is self.given:
+            return outputs, 0.0
+        noise = float(np.sqrt(np.mean((outputs[:, 0] - self.dataset.validation.y) ** 2)))
+        return self.in_the_given_unit(outputs, noise), noise
 
     def _disturbed(self, x: Features, number: int, course: Course) -> Features:
         """With noise, and some features left out: the same ones for all, as far as their strengths are the same."""

@@ -30,7 +30,7 @@ from search.recipe import Recipe
 
 NEWS = 0.1  # seconds between two looks at how far the threads have come
 
-Measured = tuple[float, float, float]  # loss, score, sharpness
+Measured = tuple[float, float, float, float]  # loss, score, sharpness, noise
 Progress = Callable[[int, int], None]  # told an epoch, and how many candidates are still running
 
 ByTransform = Mapping[str, Sequence[Lessons]]  # of each fold
@@ -56,6 +56,8 @@ class Outcome:
     seconds : that a thread took for it.
     sharpness : what outputs are multiplied with, so that classes are as probable as they are frequent: see
         ``machgraph.Population.calibrate``; 1 for values.
+    noise : of values that are learned under a transform of the point's, the standard deviation of what is left
+        unexplained of what is learned, so that answers are right on average: see ``Encoder.noisy``; 0 for others.
     machine : with the weights of its best epoch, of the first fold: a parametric machine, or of a graph space a
         ``search.graph.network.Network``.
     machines : of each fold, where children may inherit from them.
@@ -77,6 +79,7 @@ class Outcome:
     by_fold: tuple[float, ...] = ()
     reason: str = ""
     machines: tuple[ParametricMachine, ...] = field(default=(), repr=False, compare=False)
+    noise: float = 0.0
 
 
 def evaluate(machine: ParametricMachine, dataset: Dataset, part: Part, sharpness: float = 1.0) -> tuple[float, float]:
@@ -206,6 +209,7 @@ class _Runner:
     loss: float = float("nan")
     score: float = float("nan")
     sharpness: float = 1.0
+    noise: float = 0.0
     best_epoch: int = 0
     curve: list[float] = field(default_factory=list)
     by_fold: tuple[float, ...] = ()
@@ -217,10 +221,11 @@ class _Runner:
         The last epoch counts, whose loss is no choice from many; where training may stop early, the best one. What is
         not finite never counts.
         """
-        loss, score, sharpness = map(float, np.mean(results, axis=0))
+        loss, score, sharpness, noise = map(float, np.mean(results, axis=0))
         self.curve.append(loss)
         if np.isfinite(loss) and (patience is None or not loss >= self.loss):
-            self.loss, self.score, self.sharpness, self.best_epoch = loss, score, sharpness, len(self.curve)
+            self.loss, self.score, self.best_epoch = loss, score, len(self.curve)
+            self.sharpness, self.noise = sharpness, noise
             self.by_fold = tuple(float(result[0]) for result in results)
             self.weights = [candidate.weights() for candidate in self.candidates[: self.kept]]
         if not np.isfinite(loss):
@@ -238,7 +243,7 @@ class _Runner:
         return Outcome(
             self.status, len(self.curve), self.best_epoch, self.loss, self.score, tuple(self.curve), seconds,
             self.sharpness, self.machines[0], by_fold=self.by_fold,
-            machines=tuple(self.machines) if self.kept == len(self.machines) else (),
+            machines=tuple(self.machines) if self.kept == len(self.machines) else (), noise=self.noise,
         )  # fmt: skip
 
 
@@ -310,23 +315,24 @@ def _shrink(candidate: Candidate, point: Point, way: float) -> None:
 
 
 def _measured(population: Population, lessons: Lessons, kind: Kind) -> dict[Candidate, Measured]:
-    """Loss, score and sharpness on the validation part."""
+    """Loss, score, sharpness and noise on the validation part."""
     data = lessons.validation(kind)
     if lessons.dataset.task == "classification":
-        return dict(zip(population.candidates, population.calibrate(data), strict=True))
+        found = zip(population.candidates, population.calibrate(data), strict=True)
+        return {candidate: (*calibrated, 0.0) for candidate, calibrated in found}
     if lessons.dataset is not lessons.given:
         return {candidate: _in_the_given_unit(candidate, lessons) for candidate in population.candidates}
     variance = float(lessons.dataset.validation.y.var())
     return {
-        candidate: (loss, 1 - loss / variance if variance else float("nan"), 1.0)
+        candidate: (loss, 1 - loss / variance if variance else float("nan"), 1.0, 0.0)
         for candidate, (loss, _) in zip(population.candidates, population.measure(data), strict=True)
     }
 
 
 def _in_the_given_unit(candidate: Candidate, lessons: Lessons) -> Measured:
     candidate.store()
-    said = lessons.answers(candidate.machine, "validation")
-    return (*scores(lessons.given, lessons.given.validation, said), 1.0)
+    said, noise = lessons.measured(lessons.outputs(candidate.machine, "validation"))
+    return (*scores(lessons.given, lessons.given.validation, said), 1.0, noise)
 
 
 def _groups(runners: Sequence[_Runner], lessons: ByTransform) -> list[_Group]:

@@ -80,9 +80,14 @@ def read_facts(folder: str | os.PathLike[str]) -> Facts:
         return Facts(**{**record, "shape": shape, "classes": tuple(record["classes"]), "lines": tuple(record["lines"])})
 
 
-def write_run(folder: str | os.PathLike[str], settings: Settings, facts: Facts) -> None:
-    """Write ``run.json``, and ``search.toml`` of data that can be loaded again."""
-    content = {"settings": settings.to_dict(), "facts": asdict(facts)}
+def write_run(
+    folder: str | os.PathLike[str], settings: Settings, facts: Facts, study: Mapping[str, str] | None = None
+) -> None:
+    """Write ``run.json``, and ``search.toml`` of data that can be loaded again.
+
+    ``study`` tells where the study is, if not in the folder: see ``search.database.Place``.
+    """
+    content = {"settings": settings.to_dict(), "facts": asdict(facts), **({"study": study} if study else {})}
     replace_text(Path(folder, RUN), json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     if is_written(settings):
         replace_text(Path(folder, CONFIG), to_toml(settings))
@@ -95,10 +100,11 @@ def read_records(folder: str | os.PathLike[str]) -> list[Record]:
     ------
     FileNotFoundError : no run is there.
     """
+    from search.database import place_of
     from search.store import Store
 
     read_settings(folder)
-    if not Path(folder, STUDY).exists():
+    if place_of(Path(folder)).is_file and not Path(folder, STUDY).exists():
         return []
     with Store(Path(folder)) as store:
         return [stored.record for stored in store.read()]

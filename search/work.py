@@ -153,7 +153,7 @@ class OnData:
         """With the weights that it was measured with."""
         transform = record.canonical.transform
         learned = self.folds[0] if transform == GIVEN else self.folds[0].transformed(transform)
-        self._save(record, outcome.machine, learned.encoder, sharpness=outcome.sharpness)
+        self._save(record, outcome.machine, learned.encoder.noisy(outcome.noise), sharpness=outcome.sharpness)
 
     def end(self, ranked: Sequence[Record], settings: Settings) -> list[Row]:
         """Find the winner among the best, train its rivals, and look at the held-out part."""

@@ -21,6 +21,7 @@ from search.data import from_arrays, from_frame, load
 from search.data.columns import Column
 from search.data.encoder import Encoder
 from search.data.series import from_series
+from search.exporting import Answering
 from search.shape import Shape
 from search.trained import Trained, answered
 from search.trained import write as save
@@ -80,12 +81,15 @@ CASES = {
     "roots": lambda: trained(regression("sqrt")),
     "logarithms": lambda: trained(regression("log")),
     "powers": lambda: trained(regression("yeo-johnson")),
+    **{f"mean_{name}": lambda name=name: trained(regression(name).noisy(0.4)) for name in ("sqrt", "log")},
+    "mean_powers": lambda: trained(regression("yeo-johnson").noisy(0.4)),
     "digits": lambda: trained(load("digits").encoder, 0.9, "convolution"),
     "images": lambda: trained(images(3, 5, 4), 0.9, "convolution"),
     "flat_images": lambda: trained(images(1, 3, 2, 4)),
     "signals": lambda: trained(images(2, 9), kind="recurrence"),
     "steps": lambda: trained(series("sqrt"), kind="recurrence"),
     "flat_steps": lambda: trained(series("yeo-johnson")),
+    "mean_steps": lambda: trained(series("yeo-johnson").noisy(0.3)),
     "log_steps": lambda: trained(series("log"), kind="convolution"),
     "plain_steps": lambda: trained(series("none"), kind="recurrence"),
 }
@@ -235,3 +239,13 @@ def test_waves_of_whole_periods_are_the_same_to_the_last_bit():
     np.testing.assert_allclose(
         waves[0], [np.sin(2 * np.pi * 4 / 7), np.cos(2 * np.pi * 4 / 7)]
     )  # 1970 began on a Thursday
+
+
+@pytest.mark.parametrize("name", ["numbers", "roots", "logarithms", "powers", "mean_sqrt", "mean_log", "mean_powers"])
+def test_a_program_of_torch_undoes_the_transform_as_predict_does(name):
+    one = CASES[name]()
+    x = RNG.normal(size=(64, one.encoder.n_inputs)).astype(np.float32)
+    with torch.no_grad():
+        said = Answering(one)(torch.from_numpy(x).to(one.machine.weight.dtype))
+    expected = one.encoder.decode(one.outputs(x)).values
+    np.testing.assert_allclose(said[:, 0].numpy(), expected, rtol=2e-4, atol=1e-5)

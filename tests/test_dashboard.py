@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution
-from optuna.trial import TrialState, create_trial
 
 from search import dashboard
 from search.canonical import canonical
@@ -28,7 +26,7 @@ from search.facts import facts_of
 from search.record import Record, Settings
 from search.run import STUDY, write_run
 from search.space import Space
-from search.store import Generation, Store
+from search.store import Generation, Store, Stored
 
 pytest.importorskip("optuna_dashboard")
 ROOT = Path(__file__).parents[1]
@@ -55,7 +53,6 @@ def run(tmp_path_factory):
         objectives=("loss", "gain"), maximize=("gain",),
     )  # fmt: skip
     write_run(folder, settings, facts_of(dataset, settings))
-    known = {name: CategoricalDistribution(choices) for name, choices in SPACE.parameters.items()}
     with Store(folder, objectives=2) as store:
         for number in range(TRIALS):
             point = SPACE.sample(rng)
@@ -65,12 +62,8 @@ def run(tmp_path_factory):
                 math.nan if last else loss, math.nan if last else 0.5, 2.0, None,
                 (0.9, math.nan) if last else (0.9, 0.8, loss), {} if last else {"gain": 10.0 + number},
             )  # fmt: skip
-            trial = create_trial(
-                state=TrialState.FAIL if last else TrialState.COMPLETE,
-                values=None if last else record.values(settings.objectives, settings.maximize),
-                params=dict(SPACE.encode(point)), distributions=known,
-            )  # fmt: skip
-            store.append([trial], [record], Generation(number, 1, 1.0), SPACE.parameters)
+            values = None if last else record.values(settings.objectives, settings.maximize)
+            store.append([Stored(record, Generation(number, 1, 1.0), (), values)])
     return folder
 
 

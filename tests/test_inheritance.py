@@ -17,7 +17,7 @@ from machgraph.io import load as load_machine
 from search import driver, heirs, mutation, rivals, study, work
 from search.canonical import canonical, members
 from search.data import from_arrays, load
-from search.evolution import RegularizedEvolution
+from search.evolution import Evolution
 from search.final import final
 from search.heirs import FOLDER, Parents, begun
 from search.inheritance import PARENT, Descent
@@ -32,6 +32,7 @@ from search.run import BEST, read_facts, read_records
 from search.shape import Shape
 from search.space import Space
 from search.store import Store
+from search.strategy import Proposal
 
 SHAPE = Shape(32, 3, (2, 16))
 DENSE = Space(max_blocks=4, widths=(2, 4, 8), activations=("tanh", "relu"))
@@ -53,7 +54,7 @@ def quiet():
         patch.setattr(rivals, "DRAWS", 1)
         patch.setattr("search.final.FOLDS", 2)
         for name, few in (("population", 6), ("tournament", 3)):
-            patch.setitem(RegularizedEvolution.__init__.__kwdefaults__, name, few)
+            patch.setitem(Evolution.__init__.__kwdefaults__, name, few)
         yield
     torch.set_num_threads(threads)
     optuna.logging.set_verbosity(verbosity)
@@ -295,11 +296,11 @@ def test_resumed_search_is_the_uninterrupted_one(whole, source, dataset, tmp_pat
 def test_generation_that_was_cut_off_finds_its_parents_again(whole, source, dataset, tmp_path, monkeypatch, when):
     append, leave = Store.append, heirs.Parents.leave
 
-    def first(self, trials, records, generation, parameters):
-        if generation.first == 12:
-            append(self, trials[:2], records[:2], generation, parameters)
+    def first(self, trials, waiting):
+        if trials[0].generation.first == 12:
+            append(self, trials[:2])
             raise Cut
-        append(self, trials, records, generation, parameters)
+        append(self, trials)
 
     def cut(self, living):
         if len(read_records(tmp_path)) == 18:
@@ -350,10 +351,10 @@ def test_a_duplicate_of_one_that_has_died_has_no_weights_to_give(whole, tmp_path
     again = replace(first, number=1, status="duplicate", duplicate_of=0)
     trained = partial(driver._Driver.trained, searching := SimpleNamespace(records=[first, again]))
     vars(searching).update(parents=Parents(tmp_path), settings=SimpleNamespace(seed=0), trained=trained)
-    born = SimpleNamespace(system_attrs={PARENT: Descent.unchanged(again.point, 1).to_dict()})
-    assert driver._Driver.inheritance(searching, 2, again.point, born) is None
+    born = Proposal(again.point, {}, {PARENT: Descent.unchanged(again.point, 1).to_dict()})
+    assert driver._Driver.inheritance(searching, 2, born) is None
     Parents(tmp_path).write(0, [build(first.canonical, Shape(3, 2), seed=0)])
-    assert driver._Driver.inheritance(searching, 2, again.point, born) is not None
+    assert driver._Driver.inheritance(searching, 2, born) is not None
 
 
 def test_a_full_disk_is_told_and_loses_nothing(whole, source, dataset, tmp_path, monkeypatch):

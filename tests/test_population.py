@@ -314,6 +314,9 @@ def test_candidates_of_several_transforms_are_compared_in_the_unit_of_the_data()
     for outcome, name in ((given, None), (log, "log"), (root, "sqrt")):
         learned = data if name is None else data.transformed(name)
         said = outputs(outcome.machine, learned, learned.validation)
+        noise = np.sqrt(np.mean((said[:, 0] - learned.validation.y) ** 2))
+        assert outcome.noise == pytest.approx(0 if name is None else noise, rel=1e-3)
+        learned = replace(learned, encoder=learned.encoder.noisy(outcome.noise))
         error = learned.error(learned.validation, said)
         scale = data.encoder.target_scale
         assert outcome.loss == pytest.approx((error / scale) ** 2, rel=1e-3)

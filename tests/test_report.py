@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import create_trial
 
 import machgraph as mg
 from machgraph.partition import shortcut_mask
@@ -31,7 +30,7 @@ from search.run import BEST, Facts, Record, Row, Settings, write_leaderboard, wr
 from search.scales import Scale, loss_scale
 from search.shape import Shape
 from search.space import Space
-from search.store import Generation, Store
+from search.store import Generation, Store, Stored
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"'&{{ 7 * 7 }}"
 
@@ -105,8 +104,9 @@ def made_up(trials: int = 40, *, name: str = "digits", task: str = "classificati
 def saved(run: Run, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_run(folder, run.settings, run.facts)
-    trials = [create_trial(value=0.0) for _ in run.records]
-    Store(folder).append(trials, run.records, Generation(0, len(trials), 1.0), {})
+    generation = Generation(0, len(run.records), 1.0)
+    with Store(folder) as store:
+        store.append([Stored(record, generation, (), (0.0,)) for record in run.records])
     write_leaderboard(folder, run.rows, run.facts)
     mg.save(run.machine, folder / BEST)
     return folder

@@ -37,7 +37,7 @@ from search.run import (
     write_run,
 )
 from search.space import Space
-from search.store import Store, only_writer
+from search.store import TRIAL, Store, only_writer
 
 SPACE = Space(max_blocks=2, widths=(2, 4), activations=("tanh", "relu"), learning_rates=(1e-2, 3e-2), batch_sizes=(16,))
 RECIPE = Recipe(epochs=3, patience=2, rungs=(1,))
@@ -262,7 +262,7 @@ def test_generation_that_was_half_stored_is_completed(whole, source, dataset, tm
     real = optuna.Study.add_trial
 
     def add_trial(self, trial):
-        if "record" in trial.user_attrs and trial.user_attrs["record"]["number"] == 21:
+        if trial.user_attrs.get(TRIAL, {}).get("record", {}).get("number") == 21:
             raise Cut
         real(self, trial)
 
@@ -315,12 +315,12 @@ def test_best_machine_that_was_lost_is_made_again(whole, source, dataset, tmp_pa
 def test_full_disk_is_told_and_loses_nothing(whole, source, dataset, tmp_path, monkeypatch):
     real = Store.append
 
-    def append(self, trials, records, generation, parameters):
-        if generation.first == 12:
+    def append(self, trials, waiting):
+        if trials[0].generation.first == 12:
             # SQLite lowers the limit to the size that the file has, and then says what it says on a full disk.
             self._storage.engine.dispose()
             event.listen(self._storage.engine, "connect", lambda c, _: c.execute("PRAGMA max_page_count = 1"))
-        real(self, trials, records, generation, parameters)
+        real(self, trials)
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "append", append)
@@ -455,9 +455,9 @@ def test_changed_data_are_noticed(source, tmp_path):
 
 
 def test_other_proposals_than_before_are_noticed(source, dataset, tmp_path, monkeypatch):
-    def append(self, trials, records, generation, parameters):
-        last = generation.first == 24  # by then evolution and chance part
-        real(self, trials[:2] if last else trials, records[:2] if last else records, generation, parameters)
+    def append(self, trials, waiting):
+        last = trials[0].generation.first == 24  # by then evolution and chance part
+        real(self, trials[:2] if last else trials)
         if last:
             raise Cut
 

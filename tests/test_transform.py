@@ -79,6 +79,29 @@ def test_answers_stay_near_the_training_rows(name, prices):
     assert answers.max() == pytest.approx(values.max() + wide)
 
 
+@pytest.mark.parametrize("noise", [0.1, 0.8])
+def test_noisy_answers_are_means(noise):
+    """Where they are known: of a square, of an exponential, and of a power of 1/3 by many draws."""
+    z, far = np.array([1.5, 2.5]), {"low": -1e6, "high": 1e6}
+    root = Transform("sqrt", high=1e6).noisy(noise)
+    np.testing.assert_allclose(root.answers(z + 4), (z + 4) ** 2 + noise**2, rtol=1e-9)
+    logarithm = Transform("log", 0.25, high=1e6).noisy(noise)
+    np.testing.assert_allclose(logarithm.answers(z), np.exp(z + noise**2 / 2) - 0.25, rtol=1e-5)
+    power = Transform("yeo-johnson", 1 / 3, **far).noisy(noise)
+    draws = z[:, None] + noise * np.random.default_rng(0).standard_normal((2, 400_000))
+    np.testing.assert_allclose(power.answers(z), power.inverse(draws).mean(axis=1), rtol=2e-3)
+    assert power.noisy(0.0).answers(z) == pytest.approx(power.inverse(z))
+
+
+def test_what_is_not_transformed_has_no_noise(prices):
+    plain = from_frame(prices, "price")
+    assert plain.encoder.noisy(0.3) == plain.encoder
+    scale = plain.transformed("log").encoder.target_scale
+    noisy = plain.transformed("log").encoder.noisy(0.3)
+    assert noisy.transform.noise == pytest.approx(0.3 * scale)
+    assert type(noisy).from_json(noisy.to_json()) == noisy
+
+
 # ---- data sets
 
 

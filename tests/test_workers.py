@@ -287,11 +287,11 @@ def test_a_search_may_be_cut_off_twice_in_the_middle_of_storing(wish, searched, 
     append = Store.append
 
     def cut(first, kept):
-        def some(self, trials, records, generation, parameters):
-            if generation.first == first:
-                append(self, trials[:kept], records[:kept], generation, parameters)
+        def some(self, trials, waiting):
+            if trials[0].generation.first == first:
+                append(self, trials[:kept])
                 raise Cut
-            append(self, trials, records, generation, parameters)
+            append(self, trials)
 
         return some
 

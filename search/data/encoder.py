@@ -182,6 +182,13 @@ class Encoder:
             self, mean=means, scale=scales, transform=fitted, target_mean=float(mean), target_scale=float(scale)
         )
 
+    def noisy(self, noise: float) -> Encoder:
+        """The encoder for a network that leaves so much unexplained: a standard deviation, in the unit of its outputs.
+
+        Its answers in the target's unit are means over that: see ``search.data.transform.Transform``.
+        """
+        return replace(self, transform=self.transform.noisy(noise * self.target_scale))
+
     def to_json(self) -> str:
         """The encoder as JSON; `from_json` gives back an equal one."""
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)

@@ -23,7 +23,7 @@ from search.graph.space import GraphSpace
 from search.lessons import Lessons, targets
 from search.objectives import order
 from search.point import AnyPoint
-from search.population import Outcome, Progress, Status, scores
+from search.population import Measured, Outcome, Progress, Status, scores
 from search.recipe import Recipe
 
 
@@ -124,6 +124,7 @@ class _Student:
     loss: float = math.nan
     score: float = math.nan
     sharpness: float = 1.0
+    noise: float = 0.0
     best_epoch: int = 0
     seconds: float = 0.0
     curve: list[float] = field(default_factory=list)
@@ -158,10 +159,11 @@ class _Student:
         finite never.
         """
         results = [_measured(net.eval(), one) for net, one in zip(self.networks, self.lessons, strict=True)]
-        loss, score, sharpness = map(float, np.mean(results, axis=0))
+        loss, score, sharpness, noise = map(float, np.mean(results, axis=0))
         self.curve.append(loss)
         if math.isfinite(loss) and (patience is None or not loss >= self.loss):
-            self.loss, self.score, self.sharpness, self.best_epoch = loss, score, sharpness, len(self.curve)
+            self.loss, self.score, self.best_epoch = loss, score, len(self.curve)
+            self.sharpness, self.noise = sharpness, noise
             self.by_fold = tuple(float(result[0]) for result in results)
             self.weights = deepcopy(self.networks[0].state_dict())
         if not math.isfinite(loss):
@@ -177,7 +179,7 @@ class _Student:
             self.networks[0].load_state_dict(self.weights)
         return Outcome(
             self.status, len(self.curve), self.best_epoch, self.loss, self.score, tuple(self.curve), self.seconds,
-            self.sharpness, self.networks[0].eval(), by_fold=self.by_fold,
+            self.sharpness, self.networks[0].eval(), by_fold=self.by_fold, noise=self.noise,
         )  # fmt: skip
 
 
@@ -204,11 +206,11 @@ def _descend(
         optimizer.step()  # type: ignore[union-attr]
 
 
-def _measured(net: Network, lessons: Lessons) -> tuple[float, float, float]:
-    """Loss, score and sharpness on the validation part."""
+def _measured(net: Network, lessons: Lessons) -> Measured:
+    """Loss, score, sharpness and noise on the validation part."""
     part = lessons.given.validation
-    said = lessons.answers(net, "validation")
+    said, noise = lessons.measured(lessons.outputs(net, "validation"))
     if lessons.dataset.task == "regression" or not np.isfinite(said).all():
-        return (*scores(lessons.given, part, said), 1.0)
+        return (*scores(lessons.given, part, said), 1.0, noise)
     loss, sharpness = calibrated(np.array([scores(lessons.given, part, said * 2.0**e)[0] for e in EXPONENTS]))
-    return loss, lessons.given.score(part, said), sharpness
+    return loss, lessons.given.score(part, said), sharpness, noise
