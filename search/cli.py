@@ -141,6 +141,7 @@ def search(
     """
     from search.config import Config, completed, read, to_toml, wished
     from search.data import BUNDLED
+    from search.database import database
     from search.facts import facts_of
     from search.loading import dataset_of
     from search.progress import heading
@@ -159,6 +160,7 @@ def search(
         {"inherit": inherit or None},
     )  # fmt: skip
     wish = wished(asked)
+    database()  # refuses an address that is none
     name = wish.source if wish.source in BUNDLED else Path(wish.source).stem
     folder = out or free_folder(Path("runs", name))
     if not dry_run:
@@ -203,8 +205,12 @@ def resume(
 
     Example: machgraph resume runs/digits --time 60
     """
-    from search.run import read_facts, read_settings
+    from search.run import RUN, read_facts, read_settings
 
+    if not (run / RUN).exists():
+        from search.store import restore
+
+        restore(run)
     settings, facts = read_settings(run), read_facts(run)
 
     from search import study

@@ -116,7 +116,7 @@ def database() -> URL | None:
             raise ValueError(f"{source} can't be read ({error}): give one that holds an address") from None
     try:
         url = make_url(wish)
-    except ArgumentError:  # whose message holds all of it
+    except (ArgumentError, ValueError):  # whose messages hold parts of it
         url = None
     if url is None or url.get_backend_name() != "postgresql":
         raise ValueError(f"{source} holds no address of PostgreSQL's: give postgresql://USER:PASSWORD@HOST/DATABASE")

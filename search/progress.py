@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 WIDTH = 80  # nothing is wider, however wide the terminal
 BLOCKS = 16  # nor are the widths of a network's blocks, which go on in the next line
 LABEL = "cyan"
+GONE = "waiting for the database, which can not be reached; nothing is lost, and up to 10 minutes are fine"
 
 
 def terminal(*, stderr: bool = False, quiet: bool = False) -> Console:
@@ -231,6 +232,7 @@ def _status(event: Event, facts: Facts, epochs: int) -> RenderableType:
         "proposing": "choosing what to try next",
         "training": f"training {counted(event.running, 'candidate')}{epoch}",
         "storing": "storing",
+        "waiting": GONE,
         "rivals": "training the winner's rivals",
     }[event.stage]
     lost = [("lost", _lost(event))] if event.lost else []
@@ -267,6 +269,8 @@ def _print_generation(console: Console, event: Event, facts: Facts) -> None:
         best = _best(event, facts).plain.replace("\n", " · ")
         lost = f" ({_lost(event)})" if event.lost else ""
         console.print(f"{event.done} trials, {event.elapsed:.1f} s, best so far: {best}{lost}", soft_wrap=True)
+    elif event.stage == "waiting":
+        console.print(GONE)
     elif event.stage == "rivals":
         console.print("training the winner's rivals")
 

@@ -193,7 +193,7 @@ class Store:
 
         Parameters
         ----------
-        waiting : called now and then while the database is waited for.
+        waiting : called when the database has to be waited for.
 
         Raises
         ------
@@ -216,8 +216,9 @@ class Store:
                 except (StorageInternalError, SQLAlchemyError):
                     if time.monotonic() > until:
                         raise
+                    if not is_gone:
+                        waiting()
                     is_gone = True
-                waiting()
                 time.sleep(PAUSE)
 
     def _add(self, trials: Sequence[Stored]) -> None:
@@ -284,7 +285,7 @@ def refuse_known(folder: Path) -> None:
         )
 
 
-def restored(folder: Path) -> None:
+def restore(folder: Path) -> None:
     """Write the ``run.json`` of a run whose folder is not here, if its study is in the database."""
     if (folder / RUN).exists() or (place := new_place(folder)).is_file:
         return

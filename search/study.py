@@ -18,6 +18,7 @@ from search.loading import dataset_of, is_loadable
 from search.objectives import refuse_impossible, refuse_unknown
 from search.one_of import AnySpace, smooths, transforms
 from search.run import Settings, read_facts, read_settings, refuse_used
+from search.store import restore
 from search.suggest import DIFFERENTIABLE
 from search.work import OnData, gateable
 from search.workers import employed
@@ -81,7 +82,7 @@ def resume(
 
     Parameters
     ----------
-    folder : of the run.
+    folder : of the run; where its study is in a database, it may be missing: then it is made anew.
     on_event : told of every step, in the same thread.
     dataset : the one that the search was begun with, where it can't be loaded again by the settings.
     space : the one that is searched, if it is a graph space, whose factories no folder holds.
@@ -96,6 +97,7 @@ def resume(
     OSError : the folder can't be written, or the disk is full; finished generations are kept.
     """
     folder = Path(folder)
+    restore(folder)
     settings, facts = read_settings(folder), read_facts(folder)
     more = trials is not None or seconds is not None
     if more:
