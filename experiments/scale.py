@@ -4,10 +4,11 @@ workers : seconds for the same trials (drawn at random, so that they depend on n
     and by two threads of one process; each the better of two. ``gain``: how many times the trials a minute that one
     worker has. Trials of small data are so short that the process that searches takes a part of a core.
 driver : milliseconds a trial of proposing, telling and storing, while the search comes by that many trials, with
-    workers that are simulated: they answer at once, and train nothing. ``ahead`` is how many generations of 8 are
-    proposed before the first is told, two a worker. ``memory``: of the process at its end, in megabytes.
+    workers that are simulated: they answer at once, and train nothing. Two generations a worker are proposed before the
+    first is told; these are of 8 trials, and of 1 with 10,000 workers. ``memory``: of the process at its end, in
+    megabytes.
 
-    python -m experiments.scale            about 10 minutes
+    python -m experiments.scale            about 40 minutes
     python -m experiments.scale --trials 1000
 """
 
@@ -20,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -37,11 +39,11 @@ from search.work import OnData, Pending, Task
 from search.workers import QUEUED, OnWorkers
 
 DATA = {"breast_cancer": 128, "digits": 64}  # trials
-TRIALS = (100, 1000, 10_000)
-WORKERS = (1, 10, 100)
+TRIALS = (100, 1000, 10_000, 100_000)
+WORKERS = (1, 10, 100, 1000, 10_000)
 STRATEGIES = ("evolution", "tpe")
-FEW = {"evolution": 1000, "tpe": 100}  # trials with many workers; TPE looks at all trials for each, so few always
-POPULATION = 8
+FEW = {"evolution": 1000, "tpe": 1000}  # trials with many workers; TPE looks at all trials for each, so few always
+POPULATION, MANY = 8, 10_000  # trials of a generation; workers from which on it is one
 WIDE = 0.2  # of the trials up to a number, the share over which its cost is a mean
 
 
@@ -66,7 +68,8 @@ class Simulated:
         n = task.recipe.epochs
         losses = [int(hashlib.sha256(repr(point).encode()).hexdigest()[:8], 16) / 2**32 for point in task.points]
         return lambda progress: [
-            Outcome("complete", n, n, loss, 1 - loss, (loss,) * n, 1.0, 1.0, None) for loss in losses
+            Outcome("complete", n, n, loss, 1 - loss, tuple(loss * (n / k) for k in range(1, n + 1)), 1.0, 1.0, None)
+            for loss in losses
         ]
 
     def keep(self, record: Record, outcome: Outcome) -> None:
@@ -134,8 +137,9 @@ def gains(name: str, trials: int, times: int = 2) -> dict[str, float]:
 def driven(strategy: str, workers: int, trials: int) -> dict[str, float]:
     """Milliseconds a trial as a search comes by the numbers of TRIALS, and megabytes at its end."""
     dataset = load("digits")
-    ahead = QUEUED * workers * POPULATION  # so that as many are proposed as are told, to the end
-    settings = settings_of(dataset, strategy, trials + ahead)
+    population = 1 if workers >= MANY else POPULATION
+    ahead = QUEUED * workers * population  # so that as many are proposed as are told, to the end
+    settings = replace(settings_of(dataset, strategy, trials + ahead), population=population)
     facts, told = facts_of(dataset, settings), [(0, perf_counter())]
 
     def on_event(event: Event) -> None:
@@ -159,7 +163,7 @@ def main(*, trials: int = TRIALS[-1], workers: Sequence[int] = WORKERS) -> dict[
     driver: dict[str, dict[str, Any]] = {}
     for strategy in STRATEGIES:
         wish = min(trials, FEW[strategy]) if strategy == "tpe" else trials
-        for number in workers if strategy == "evolution" else workers[:1]:
+        for number in workers if strategy == "evolution" else workers[:2]:
             some = wish if number == workers[0] else min(wish, FEW[strategy])
             command = [sys.executable, "-m", "experiments.scale", "--one", strategy, str(number), str(some)]
             told = subprocess.run(command, check=True, capture_output=True, text=True).stdout

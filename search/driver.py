@@ -213,11 +213,14 @@ class _Driver:
         self.records = list[Record]()
         self.owners = dict[str, int]()  # the trial that was trained, of each key
         self.refused = set[str]()  # keys of points that are no network of a graph space: some strategies propose such
+        self.keys = set[str]()  # of all that was proposed
         self.proposed = 0  # trials
+        self.again = 0, 0  # generations that are told again, and trials of these
         for s in told:
             (proposal,) = self.proposed_before([s]).proposals
             self.told(proposal, s.record)
         self.waiting = deque(self.proposed_before(whole[g.first : g.first + g.size]) for g in ahead)
+        self.again = len(ahead), sum(g.size for g in ahead)
         self.parents = Parents(folder) if settings.recipe.inherit else None
         self.began = perf_counter() - self.elapsed
         ends = [0.0, *(generation.elapsed for generation in self.generations)]
@@ -243,15 +246,15 @@ class _Driver:
                 self.settle()
                 self.tell("storing")
         except KeyboardInterrupt:
-            if not any(generation.stored for generation in self.waiting):  # else the tables have more already
+            if not any(self.again):  # else the tables have more already
                 self.write_tables(now=True)
             raise
 
     def tell(self, stage: Stage, size: int = 0, running: int = 0, epoch: int = 0) -> None:
         limits = self.settings.trials, self.settings.seconds
         elapsed = self.elapsed if stage in ("storing", "rivals") else perf_counter() - self.began
-        size += sum(generation.size for generation in self.waiting if not generation.stored)
-        done = len(self.records) + sum(len(generation.stored) for generation in self.waiting)
+        done = len(self.records) + self.again[1]
+        size += self.proposed - done
         self.on_event(Event(stage, done, self.best, elapsed, *limits, size, running, epoch, self.work.lost))
 
     def next_size(self) -> int:
@@ -279,7 +282,7 @@ class _Driver:
     @property
     def number(self) -> int:
         """Of the generation that is proposed next."""
-        return len(self.generations) + sum(not generation.stored for generation in self.waiting)
+        return len(self.generations) + len(self.waiting) - self.again[0]
 
     def propose(self, size: int) -> _Proposed:
         """Ask the strategy for a generation, and have it trained."""
@@ -301,12 +304,8 @@ class _Driver:
                     "it was begun by other versions (see run.json); install those, or start a new search"
                 )
         self.cut = []
-        ahead = {k for before in self.waiting for k in before.keys}
-        fresh = [
-            first + i
-            for i, keyed in enumerate(keys)
-            if keyed not in self.owners and keyed not in ahead and keyed not in keys[:i]
-        ]
+        fresh = [first + i for i, keyed in enumerate(keys) if keyed not in self.keys and keyed not in keys[:i]]
+        self.keys.update(keys)
         found = {n: self.measured(canonical(points[n - first])) for n in fresh}
         allowed = tuple(n for n in fresh if not excess(found[n], settings.constraints))
         costs = [tuple(found[n][name] for name in settings.objectives if name in found[n]) for n in allowed]
@@ -322,7 +321,9 @@ class _Driver:
         for s, proposal in zip(stored, proposals, strict=True):
             self.strategy.take(s.record.number, proposal)
         self.proposed += len(stored)
-        return _Proposed(stored[0].record.number, proposals, tuple(s.record.key for s in stored), stored=tuple(stored))
+        keys = tuple(s.record.key for s in stored)
+        self.keys.update(keys)
+        return _Proposed(stored[0].record.number, proposals, keys, stored=tuple(stored))
 
     def settle(self) -> None:
         """Wait for the generation that was proposed first, tell the strategy what became of it, and store it."""
@@ -331,6 +332,7 @@ class _Driver:
             for proposal, s in zip(one.proposals, one.stored, strict=True):
                 self.told(proposal, s.record)
             self.waiting.popleft()
+            self.again = self.again[0] - 1, self.again[1] - one.size
             return
 
         def progress(epoch: int, running: int) -> None:

@@ -12,7 +12,7 @@ from search.data import from_series
 
 def test_figures_are_of_the_points_that_are_liked_best():
     data = from_series(5 + np.sin(np.arange(80) / 3), lags=4)
-    for kind in kinds.KINDS:
+    for kind in kinds.SPACES:
         few, all_of_them = kinds.figures(data, kind, 6, epochs=2), kinds.figures(data, kind, kinds.BEST, epochs=2)
         assert few["validation, best"] <= few["validation"]
         assert all_of_them["seconds"] > 0
