@@ -49,8 +49,12 @@ class _Machine(Tabular):
     @property
     def machine_(self) -> ParametricMachine:
         """The trained machine."""
+        from machgraph.parametric_machine import ParametricMachine
+
         check_is_fitted(self)
-        return self._members[0].machine
+        machine = self._members[0].machine
+        assert isinstance(machine, ParametricMachine)  # of a given architecture it is
+        return machine
 
     def _options(self) -> dict[str, Any]:
         return {"validation": 0.0, "test": 0.0}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from machgraph.architecture import Architecture
     from machgraph.parametric_machine import ParametricMachine
     from search.driver import Listener, Result
+    from search.graph.network import Network
     from search.one_of import AnySpace
     from search.point import AnyPoint
     from search.record import Settings
@@ -128,7 +129,7 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
             return paced(settings, dataset)
 
     @property
-    def best_machine_(self) -> ParametricMachine:
+    def best_machine_(self) -> ParametricMachine | Network:
         """The machine that was found, trained on all rows."""
         check_is_fitted(self)
         return self._members[0].machine
