@@ -44,18 +44,23 @@ def save(machine: ParametricMachine, path: str | os.PathLike[str], metadata: Map
             f"got {type(machine).__name__}: only dense, convolutional and recurrent machines are written down"
         )
     path = Path(path)
-    try:
-        notes = json.dumps(dict(metadata or {}), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"got metadata that JSON can't hold ({error}): give numbers, strings, lists and dicts"
-        ) from None
+    notes = as_json(metadata or {})
     header = {"format": FORMAT, "specification": json.dumps(specification(machine)), "metadata": notes}
     tensors = {"weight": _masked(machine)}
     if machine.bias is not None:
         tensors["bias"] = machine.bias.detach().contiguous()
     write_whole(path, to_bytes(tensors, header))
     return path
+
+
+def as_json(metadata: Mapping[str, Any]) -> str:
+    """Metadata as a text; ValueError: JSON can't hold them."""
+    try:
+        return json.dumps(dict(metadata), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"got metadata that JSON can't hold ({error}): give numbers, strings, lists and dicts"
+        ) from None
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -40,6 +40,7 @@ def source(trained: Trained, name: str) -> str:
     name : of the module.
     """
     machine, encoder = trained.machine, trained.encoder
+    assert isinstance(machine, ParametricMachine)  # of a graph space nobody asks for it
     flat = isinstance(machine, DenseMachine)
     constants, parts = definition(
         machine, reading("recurrence" if isinstance(machine, RecurrentMachine) else "convolution")

@@ -29,6 +29,9 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", help="Say nothing of how it goes; results alone.", rich_help_panel=OUTPUT)
 ]
 Json = Annotated[bool, typer.Option("--json", help="The result as one JSON document.", rich_help_panel=OUTPUT)]
+Given = Annotated[
+    str | None, typer.Option("--space", metavar="MODULE:NAME", help="The graph space of yours that was searched.")
+]
 Place = Annotated[Path, typer.Argument(metavar="RUN|FILE", help="Folder of a run, or a .machgraph file.")]
 
 
@@ -120,6 +123,9 @@ def search(
     ] = None,
     folds: Annotated[int | None, typer.Option(metavar="N", help="Of validation; 5 if rows are few.")] = None,
     inherit: Annotated[bool, typer.Option("--inherit", help="Children begin with weights of parents.")] = False,
+    space: Annotated[
+        str | None, typer.Option(metavar="MODULE:NAME", help="A graph space of yours, nets:space of nets.py.")
+    ] = None,
     objective: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="loss; or parameters, flops ...; repeatable.")
     ] = None,
@@ -155,7 +161,8 @@ def search(
         },
         {
             "trials": trials, "time": time, "seed": seed, "strategy": strategy, "population": population,
-            "workers": workers, "folds": folds, "objectives": objective, "constraints": constraint,
+            "workers": workers, "folds": folds, "graph": space, "objectives": objective,
+            "constraints": constraint,
         },
         {"inherit": inherit or None},
     )  # fmt: skip
@@ -198,6 +205,7 @@ def resume(
         int | None, typer.Option(metavar="N", help="So many trials more, whatever the limits were.")
     ] = None,
     time: Annotated[float | None, typer.Option(metavar="SECONDS", help="So much searching more.")] = None,
+    space: Given = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -214,10 +222,12 @@ def resume(
     settings, facts = read_settings(run), read_facts(run)
 
     from search import study
+    from search.graph.named import given
     from search.sitting import sit
 
+    nets = given(space)
     sit(
-        run, settings, facts, lambda listen: study.resume(run, listen, trials=trials, seconds=time),
+        run, settings, facts, lambda listen: study.resume(run, listen, space=nets, trials=trials, seconds=time),
         quiet=quiet, as_json=as_json,
     )  # fmt: skip
 
@@ -269,6 +279,7 @@ def predict(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="All finalists of the run answer together, not the winner alone.")
     ] = False,
+    space: Given = None,
 ) -> None:
     """Answer every row of a table, as CSV on the standard output: the answer, and for classes their probabilities.
 
@@ -276,9 +287,10 @@ def predict(
 
     Example: machgraph predict runs/digits new.csv > answers.csv
     """
+    from search.graph.named import given
     from search.show import answer
 
-    answer(place, table, sys.stdout, ensemble=ensemble)
+    answer(place, table, sys.stdout, ensemble=ensemble, space=given(space))
 
 
 @app.command()
@@ -287,6 +299,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Ends in .pt2, .onnx, .py or .machgraph; best.pt2 if not given.")
     ] = None,
+    space: Given = None,
 ) -> None:
     """Write the best machine as a program that runs without machgraph.
 
@@ -296,8 +309,9 @@ def export(
     Example: machgraph export runs/digits --out digits.onnx
     """
     from search.exporting import export
+    from search.graph.named import given
 
-    print(export(place, out))
+    print(export(place, out, space=given(space)))
 
 
 @app.command()

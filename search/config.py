@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 from search.data.parts import Dataset
 from search.data.table import nearest
 from search.defaults import default_folds, default_recipe, space_for, space_of_kind, transforms_for
+from search.graph.named import named_space
 from search.graph.space import GraphSpace
 from search.loading import Loading, dataset_of, is_loadable
 from search.objectives import limit, refuse_unknown
@@ -193,7 +194,10 @@ def prepared(config: Config) -> tuple[Settings, Dataset]:
 
 
 def wished(config: Config) -> Settings:
-    """The settings as far as they are known without the data, so that what is wrong is told before these are read."""
+    """The settings as far as they are known without the data, so that what is wrong is told before these are read.
+
+    A graph space is imported by its name, which only who asks for the search has given.
+    """
     data, search = dict(config.data), {**USUAL, **config.search}
     if "source" not in data:
         raise ValueError("missing DATA: give a bundled name, a file, or a configuration whose [data] has a source")
@@ -213,10 +217,13 @@ def wished(config: Config) -> Settings:
         if measure in constraints:
             raise ValueError(f"got two constraints on {measure}: give one")
         constraints[measure] = most
+    graph = search.get("graph")
+    if graph is not None and config.spaces:
+        raise ValueError(f"got the graph space {graph!r} and a [space] of {config.place}: leave one of the two out")
     settings = Settings(
         source, target, task,
         **search, trials=trials, seconds=seconds, constraints=constraints,
-        space=Space(), recipe=Recipe(), loading=Loading(**data),
+        space=Space() if graph is None else named_space(graph), recipe=Recipe(), loading=Loading(**data),
     )  # fmt: skip
     refuse_unknown(settings.objectives, "objective", ("loss",))
     from search.suggest import sampler  # which takes a while to import
@@ -234,7 +241,7 @@ def completed(wish: Settings, config: Config, dataset: Dataset) -> Settings:
     with _of_table("recipe", config.place):
         recipe = replace(recipe, **asked)
     with _of_table("space", config.place):
-        space = _space(config.spaces, dataset)
+        space = wish.space if wish.graph is not None else _space(config.spaces, dataset)
     return replace(wish, space=space, recipe=recipe, folds=config.search.get("folds", default_folds(rows)))
 
 
@@ -284,8 +291,8 @@ def _of_table(name: str, place: str) -> Iterator[None]:
 
 
 def is_written(settings: Settings) -> bool:
-    """Whether ``to_toml`` can write it: its data can be loaded again, and its space is of machines alone."""
-    return is_loadable(settings.source) and isinstance(settings.space, Space | OneOf)
+    """Whether ``to_toml`` can write it: its data can be loaded again, and its space is of machines alone, or named."""
+    return is_loadable(settings.source) and (settings.graph is not None or isinstance(settings.space, Space | OneOf))
 
 
 def to_toml(settings: Settings) -> str:
@@ -302,7 +309,8 @@ def to_toml(settings: Settings) -> str:
     ]
     recipe = {one.name: getattr(settings.recipe, one.name) for one in fields(Recipe)}
     tables = [("[data]", data), ("[search]", search), ("[recipe]", recipe)]
-    return "\n".join(_table(title, values) for title, values in tables) + "\n" + space_to_toml(settings.space)
+    space = "" if settings.graph is not None else "\n" + space_to_toml(settings.space)
+    return "\n".join(_table(title, values) for title, values in tables) + space
 
 
 def space_to_toml(space: AnySpace) -> str:

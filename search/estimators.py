@@ -49,8 +49,12 @@ class _Machine(Tabular):
     @property
     def machine_(self) -> ParametricMachine:
         """The trained machine."""
+        from machgraph.parametric_machine import ParametricMachine
+
         check_is_fitted(self)
-        return self._members[0].machine
+        machine = self._members[0].machine
+        assert isinstance(machine, ParametricMachine)  # of a given architecture it is
+        return machine
 
     def _options(self) -> dict[str, Any]:
         return {"validation": 0.0, "test": 0.0}
@@ -196,10 +200,10 @@ class _ArchitectureSearch(Searching, Tabular):
         return {**super()._more_fitted(), "point": self.best_point_.to_dict()}
 
     def _restore(self, fitted: Mapping[str, Any]) -> None:
-        from search.point import Point
+        from search.point import point_of
 
         super()._restore(fitted)
-        self.best_point_ = Point.from_dict(fitted["point"])
+        self.best_point_ = point_of(fitted["point"])
 
 
 @final
@@ -215,7 +219,8 @@ class ArchitectureSearchClassifier(ClassifierMixin, _ArchitectureSearch):  # typ
     time : end when the next generation would take it past so many seconds of searching; the comparison of the finalists
         comes after that, and takes half as long at most. With a limit of time the result depends on the machine.
     strategy : ``evolution``, ``tpe``, ``nsga2``, ``random``, or ``differentiable``.
-    space : a `search.space.Space`, or `search.one_of.OneOf` several; ``None``: one that suits the data.
+    space : a `search.space.Space`, or `search.one_of.OneOf` several; a `search.GraphSpace` of modules of one's own,
+        with one input and one output; ``None``: one that suits the data.
     objectives : what is made small: ``loss``, and ``parameters``, ``flops``, ``depth``, ``memory`` or ``latency``. With
         several the finalists are of their front, and the winner is the one of least loss.
     constraints : the most that ``parameters`` and so on may be, as in ``{"parameters": 20_000}``.
@@ -236,7 +241,8 @@ class ArchitectureSearchClassifier(ClassifierMixin, _ArchitectureSearch):  # typ
     ----------
     classes_, n_features_in_, feature_names_in_ : as everywhere in scikit-learn.
     best_point_ : the architecture as a point of the space, and what it was trained with.
-    best_machine_ : the machine; its ``partition`` and ``shortcuts`` are the architecture as data.
+    best_machine_ : the machine; its ``partition`` and ``shortcuts`` are the architecture as data. Of a graph space a
+        module from rows of features to answers.
     best_architecture_ : the machine as a sum of machines, which has a graph, an order, levels and a depth.
     leaderboard_ : a polars data frame of the best architectures, best first.
     run_, study_ : the run's folder, and Optuna's study of all trials, which is read from there.

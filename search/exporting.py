@@ -13,16 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from machgraph.io import load, load_metadata
+from machgraph.io import load
 from machgraph.parametric import DenseMachine
 from machgraph.portable import export as write
 from search import as_python
 from search.data.transform import NODES, SHARES, Transform
 from search.graph.io import is_graph
+from search.graph.named import needless
+from search.graph.network import Network
+from search.graph.space import GraphSpace
 from search.machine import answers
 from search.numbers import counted
 from search.show import machine_file
-from search.trained import Trained, read
+from search.trained import Trained, metadata_of, read
 
 SUFFIXES = (".pt2", ".onnx", ".py", ".machgraph")
 ROWS = 16  # that an exported program is tried on
@@ -43,13 +46,18 @@ class Answering(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """The answers."""
         encoder = self.trained.encoder
-        said = self.trained.sharpness * answers(self.machine, features, self.trained.shape)
+        if isinstance(self.machine, Network):  # of all rows at once: a program takes any number of them
+            said = self.trained.sharpness * self.machine(features)
+        else:
+            said = self.trained.sharpness * answers(self.machine, features, self.trained.shape)
         if encoder.classes:
             return torch.softmax(said, dim=1)
         return _undone(said * encoder.target_scale + encoder.target_mean, encoder.transform)
 
 
-def export(place: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> str:
+def export(
+    place: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, space: GraphSpace | None = None
+) -> str:
     """Write the best machine of a run, or a saved one, to another file, and try this: in one sentence what it is.
 
     A machine that a search found is exported as ``Answering``; one without an encoder as ``machgraph.export`` does it.
@@ -62,20 +70,16 @@ def export(place: str | os.PathLike[str], out: str | os.PathLike[str] | None = N
     place : folder of a run, or a ``.machgraph`` file.
     out : whose suffix is ``.pt2`` (torch.export), ``.onnx``, ``.py``, or ``.machgraph``, a copy; beside the machine and
         a ``.pt2`` if not given.
+    space : of a graph space, that which was searched. Its modules can't be written as ``.py``.
 
     Raises
     ------
     FileNotFoundError : no machine is there.
-    ValueError : another suffix; a machine that can't be exported; or a program that answers otherwise, which is not
-        kept.
+    ValueError : another suffix; a machine that can't be exported; a graph space that is missing, needless or another;
+        or a program that answers otherwise, which is not kept.
     ModuleNotFoundError : onnxscript is missing.
     """
     path = machine_file(place)
-    if is_graph(path):
-        raise ValueError(
-            f"{path} holds an architecture of a graph space, whose modules Python makes: export from Python, with "
-            "machgraph.export and what search.load_graph(file, space) gives"
-        )
     out = path.with_suffix(".pt2") if out is None else Path(out)
     if out.suffix not in SUFFIXES:
         raise ValueError(f"can't write {out}: the name of an exported machine ends in one of {', '.join(SUFFIXES)}")
@@ -83,29 +87,36 @@ def export(place: str | os.PathLike[str], out: str | os.PathLike[str] | None = N
         raise FileNotFoundError(f"there is no folder {out.parent}: make it, or give another file with --out")
     if out.exists() and out.samefile(path):
         raise ValueError(f"{out} is the machine itself: give another file with --out")
-    machine, metadata = load(path), load_metadata(path)
+    metadata, ours = metadata_of(path), is_graph(path)
     if out.suffix == ".machgraph":
         shutil.copyfile(path, out)
         return f"{out}: a copy of {path}"
+    if space is not None and not ours:
+        raise needless(path)
     if out.suffix == ".py":
+        if ours:
+            raise ValueError(f"can't write {out}: modules of one's own are Python already, so take .pt2 or .onnx")
         if "encoder" in metadata:
             return as_python.write(read(path), out)
-        write(machine, out)
+        write(load(path), out)
         return f"{out} and {out.with_suffix('.safetensors').name}: the network alone; tried, equal to the machine"
-    network: nn.Module = machine
-    width, said = machine.partition.widths[0], "all of machine space"
-    kind = machine.weight.dtype
+    network: nn.Module
     told: dict[str, str] = {}
+    kind = torch.float32  # of what a graph space learned from, whatever its modules hold
     if "encoder" in metadata:
-        trained = read(path)
+        trained = read(path, space)
         encoder, network, width = trained.encoder, Answering(trained), trained.shape.inputs
         said = f"probabilities of {len(encoder.classes)} classes" if encoder.classes else f"'{encoder.target}'"
         told = {"encoder": metadata["encoder"]}
-    elif not isinstance(machine, DenseMachine):
+        if not isinstance(trained.machine, Network):
+            kind = trained.machine.weight.dtype
+    elif ours or not isinstance(machine := load(path), DenseMachine):
         raise ValueError(
             f"{path} was saved without the shape of its input: export it from Python, by "
             "machgraph.export(machine, path, example)"
         )
+    else:
+        network, width, said, kind = machine, machine.partition.widths[0], "all of machine space", machine.weight.dtype
     draft = out.with_name(f".{os.getpid()}.{out.name}")
     try:
         write(network, draft, torch.zeros(2, width, dtype=kind), metadata=told)

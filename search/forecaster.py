@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from search.graph.space import GraphSpace
     from search.one_of import AnySpace
 
 
@@ -198,21 +199,25 @@ class ArchitectureSearchForecaster(Searching):
         save_estimator(self, self._members, path, fitted)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str], *, space: GraphSpace | None = None) -> Self:
         """The fitted forecaster that `save` wrote.
+
+        Parameters
+        ----------
+        space : of a graph space, that which was searched, for no file holds its modules or says where they are.
 
         Raises
         ------
         FileNotFoundError : nothing is there.
-        ValueError : another kind of file, or one of another estimator.
+        ValueError : another kind of file, or one of another estimator; a graph space that is missing or another.
         """
-        from search.point import Point
+        from search.point import point_of
 
         found: Self
-        found, members, fitted = load_estimator(cls, path)
+        found, members, fitted = load_estimator(cls, path, space)
         found._members = members
         found._target, found._others = fitted["target"], fitted["others"]
-        found.notes_, found.best_point_ = tuple(fitted["notes"]), Point.from_dict(fitted["point"])
+        found.notes_, found.best_point_ = tuple(fitted["notes"]), point_of(fitted["point"])
         found._history = restored(fitted["history"])
         return found
 

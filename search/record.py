@@ -44,10 +44,13 @@ class Settings:
         What is proposed depends on their number, for a proposal waits for none of the generations before it that are
         still in training.
     loading : what else the data are loaded with.
+    graph : where Python finds the space, if it is a graph space that was given by name, as ``nets:space``: what is told
+        to whom must give it again, for no folder of a run is trusted to name code.
 
     Raises
     ------
-    ValueError : no limit, a number out of its range, an unknown objective or one twice, or a constraint below 0.
+    ValueError : something else than a space, no limit, a number out of its range, an unknown objective or one twice, or
+        a constraint below 0.
     """
 
     source: str
@@ -69,8 +72,14 @@ class Settings:
     threads: int = 1
     workers: int | None = None
     loading: Loading = field(default_factory=Loading)
+    graph: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.space, AnySpace):
+            raise ValueError(
+                f"got space={self.space!r}: give a search.space.Space, a search.one_of.OneOf of several, or a "
+                "search.GraphSpace"
+            )
         if self.trials is None and self.seconds is None:
             raise ValueError("got neither trials nor seconds: give at least one, or the search would not end")
         for name in ("trials", "population", "threads", "workers", "folds", "finalists", "seeds"):

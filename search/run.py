@@ -40,12 +40,16 @@ def free_folder(folder: Path) -> Path:
 
 
 def resuming(folder: str | os.PathLike[str]) -> str:
-    """What to type to go on with the run in a folder.
+    """What to type to go on with the run in a folder, with the name of its graph space, if it has one.
 
     >>> resuming("runs/my data")
     "machgraph resume 'runs/my data'"
     """
-    return shlex.join(["machgraph", "resume", str(folder)])
+    try:
+        graph = read_settings(folder).graph
+    except (FileNotFoundError, ValueError):  # that is not what is to be told now
+        graph = None
+    return shlex.join(["machgraph", "resume", str(folder), *([] if graph is None else ["--space", graph])])
 
 
 def refuse_used(folder: Path) -> None:

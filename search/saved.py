@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.graph.space import GraphSpace
 from search.record import read_space
 
 if TYPE_CHECKING:
@@ -54,16 +55,22 @@ def save_estimator(
             file.unlink()
 
 
-def load_estimator(made: type[Any], path: str | os.PathLike[str]) -> tuple[Any, tuple[Trained, ...], Mapping[str, Any]]:
+def load_estimator(
+    made: type[Any], path: str | os.PathLike[str], space: GraphSpace | None = None
+) -> tuple[Any, tuple[Trained, ...], Mapping[str, Any]]:
     """An estimator with the parameters that were saved, its machines, and what else was told of it.
+
+    Parameters
+    ----------
+    space : of a graph space, that which was searched.
 
     Raises
     ------
     FileNotFoundError : nothing is there.
-    ValueError : no file of an estimator, or one of another than ``made``.
+    ValueError : no file of an estimator, or one of another than ``made``; a graph space that is missing, needless or
+        another.
     """
-    from machgraph.io import load_metadata
-    from search.trained import read
+    from search.trained import metadata_of, read
 
     path = Path(path)
     files = [path]
@@ -71,15 +78,17 @@ def load_estimator(made: type[Any], path: str | os.PathLike[str]) -> tuple[Any, 
         files = sorted(filter(_is_member, path.iterdir()), key=lambda file: int(file.stem))
         if not files:
             raise FileNotFoundError(f"no estimator is in the folder {path}: give the path that it was saved to")
-    kept = load_metadata(files[0]).get(KEPT)
+    kept = metadata_of(files[0]).get(KEPT)
     if kept is None:
-        raise ValueError(f"{path} holds a machine and no estimator: read it by machgraph.load")
+        raise ValueError(f"{path} holds a machine and no estimator: read it by machgraph.load, or search.load_graph")
     if kept["class"] != made.__name__:
         raise ValueError(f"{path} is of {kept['class']} and not of {made.__name__}: read it by {kept['class']}.load")
     parameters = {name: _read(value) for name, value in kept["parameters"].items()}
+    members = tuple(read(file, space) for file in files)
     if isinstance(parameters.get("space"), dict):
-        parameters["space"] = read_space(kept["parameters"]["space"])
-    return made(**parameters), tuple(map(read, files)), kept["fitted"]
+        stored = read_space(kept["parameters"]["space"])
+        parameters["space"] = space if space == stored else stored  # equal, but for its factories
+    return made(**parameters), members, kept["fitted"]
 
 
 def _is_member(file: Path) -> bool:
@@ -88,6 +97,8 @@ def _is_member(file: Path) -> bool:
 
 def _written(value: Any) -> Any:
     """A parameter as values that JSON can hold."""
+    if isinstance(value, GraphSpace):
+        return value.to_dict()
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, np.ndarray | np.generic):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from machgraph.architecture import Architecture
     from machgraph.parametric_machine import ParametricMachine
     from search.driver import Listener, Result
+    from search.graph.network import Network
     from search.one_of import AnySpace
     from search.point import AnyPoint
     from search.record import Settings
@@ -44,6 +46,7 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
     ----------
     best_point_ : the architecture as a point of the space, and what it was trained with.
     best_machine_ : the machine, trained on all rows; its ``partition`` and ``shortcuts`` are the architecture as data.
+        Of a graph space a module from rows of features to answers.
     best_architecture_ : the machine as a sum of machines, which has a graph, an order, levels and a depth.
     leaderboard_ : a polars data frame of the best architectures, best first.
     run_ : the folder of the run: ``out``, or a temporary one that ends with the estimator.
@@ -73,6 +76,7 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
 
     def _search(self, dataset: Dataset, seed: int) -> None:
         """Search on the data, and take over what was found."""
+        from search.graph.space import GraphSpace
         from search.run import BEST, ENSEMBLE, free_folder
         from search.trained import read
 
@@ -87,14 +91,16 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
         try:
             result = _run(settings, dataset, folder, self.verbose)
             if not result.rows or result.rows[0].point is None:
+                why = next((f", the first as {one.reason}" for one in result.records if one.reason), "")
                 raise ValueError(
-                    f"not one of {len(result.records)} trials ended with a finite loss: give more of them, or a space "
-                    "of lower learning rates"
+                    f"not one of {len(result.records)} trials ended with a finite loss{why}: give more of them, or a "
+                    f"space of {'machines that fit' if why else 'lower learning rates'}"
                 )
             files = [folder / BEST]
             if self.ensemble:
                 files = sorted((folder / ENSEMBLE).glob("*.machgraph"), key=lambda file: int(file.stem))
-            members = tuple(map(read, files))
+            space = settings.space if isinstance(settings.space, GraphSpace) else None
+            members = tuple(map(partial(read, space=space), files))
         except BaseException:
             if removal is not None:
                 removal()
@@ -106,14 +112,11 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
 
     def _settings(self, dataset: Dataset, seed: int) -> Settings:
         """What the parameters say; the rest follows from the data, as on the command line."""
-        from search.graph.space import GraphSpace
         from search.pace import paced
         from search.record import Settings
 
         if self.n_trials is None and self.time is None:
             raise ValueError("got n_trials=None and time=None: give at least one, or the search would not end")
-        if isinstance(self.space, GraphSpace):
-            raise ValueError("got a graph space, whose modules no estimator can save: give it to search.study.run")
         rows = len(dataset.train)
         recipe = default_recipe(rows)
         if self.epochs is not None:
@@ -128,7 +131,7 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
             return paced(settings, dataset)
 
     @property
-    def best_machine_(self) -> ParametricMachine:
+    def best_machine_(self) -> ParametricMachine | Network:
         """The machine that was found, trained on all rows."""
         check_is_fitted(self)
         return self._members[0].machine
@@ -208,6 +211,8 @@ def _go_on(settings: Settings, dataset: Dataset, folder: Path, on_event: Listene
     """
     from search.driver import go_on
     from search.facts import fingerprint
+    from search.graph.io import difference
+    from search.graph.space import GraphSpace
     from search.run import read_facts, read_settings
     from search.work import OnData
     from search.workers import employed
@@ -217,13 +222,17 @@ def _go_on(settings: Settings, dataset: Dataset, folder: Path, on_event: Listene
         raise ValueError(
             f"{folder} was begun with other rows, or another random_state: give the same again, or another out"
         )
+    before, now = begun.space, settings.space
+    if isinstance(before, GraphSpace) and isinstance(now, GraphSpace) and before != now:
+        raise ValueError(f"{folder} was begun with another graph space: {difference(before, now)}")
     for name in FIXED if settings.seconds is None else FIXED[:-1]:  # in a limit of time the recipe was fitted to it
         if getattr(begun, name) != getattr(settings, name):
             raise ValueError(
                 f"{folder} was begun with {name}={getattr(begun, name)!r}, and not {getattr(settings, name)!r}: "
                 "a search goes on with what it was begun with"
             )
-    settings = replace(begun, trials=settings.trials, seconds=settings.seconds)
+    # the same space, but of a graph space no folder holds the modules
+    settings = replace(begun, trials=settings.trials, seconds=settings.seconds, space=settings.space)
     with employed(OnData(settings, facts, dataset, folder)) as work:
         return go_on(settings, facts, work, folder, on_event)
 

@@ -13,6 +13,7 @@ from machgraph.io import from_specification, load
 from machgraph.partition import lag_words
 from search.graph.io import is_graph, read_graph
 from search.graph.network import sketch
+from search.graph.space import GraphSpace
 from search.numbers import counted
 from search.run import BEST, ENSEMBLE, RUN, resuming
 
@@ -163,18 +164,25 @@ def draw(machine: "ParametricMachine | Architecture", path: Path) -> None:
 
 
 def answer(
-    place: str | os.PathLike[str], table: str | os.PathLike[str], out: TextIO, *, ensemble: bool = False
+    place: str | os.PathLike[str],
+    table: str | os.PathLike[str],
+    out: TextIO,
+    *,
+    ensemble: bool = False,
+    space: GraphSpace | None = None,
 ) -> None:
     """Write what a saved machine answers to each row of a table as CSV: the prediction, then a probability a class.
 
     Parameters
     ----------
     ensemble : whether all finalists of a run answer together: by the mean of their probabilities, or of their values.
+    space : of a graph space, that which was searched.
 
     Raises
     ------
     FileNotFoundError : no such machine or table, or no ensemble in the run's folder.
-    ValueError : a machine without an encoder, or a table that its encoder refuses.
+    ValueError : a machine without an encoder, or a table that its encoder refuses; a graph space that is missing,
+        needless or another.
     """
     from search.trained import answered, read
 
@@ -183,12 +191,7 @@ def answer(
         files = sorted(Path(place, ENSEMBLE).glob("*.machgraph"), key=lambda path: int(path.stem))
         if not files:
             raise FileNotFoundError(f"{place} has no ensemble: give the folder of a run that has come to its end")
-    if is_graph(files[0]):
-        raise ValueError(
-            f"{files[0]} holds an architecture of a graph space, whose modules Python makes: predict from Python, with "
-            "search.load_graph(file, space)"
-        )
-    members = [read(path) for path in files]
+    members = [read(path, space) for path in files]
     encoder, found = members[0].encoder, answered(members, table)
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([encoder.target, *(f"p({label})" for label in encoder.classes)])

@@ -12,6 +12,7 @@ from search.driver import Result as Result
 from search.facts import Facts, facts_of, fingerprint
 from search.final import folds_of
 from search.graph.io import difference
+from search.graph.named import missing, needless
 from search.graph.network import check_data
 from search.graph.space import GraphSpace
 from search.loading import dataset_of, is_loadable
@@ -103,7 +104,7 @@ def resume(
     if more:
         settings = replace(settings, trials=trials, seconds=seconds)  # refuses what is not positive
     if not facts.objective:  # else there are no data to go on with, which comes next
-        settings = replace(settings, space=_given(settings.space, space, folder))
+        settings = replace(settings, space=_given(settings, space, folder))
     dataset = _same(settings, facts, folder, dataset)
     with employed(OnData(settings, facts, dataset, folder)) as work:
         return go_on(settings, facts, work, folder, on_event, more=more)
@@ -130,17 +131,15 @@ def _same(settings: Settings, facts: Facts, folder: Path, given: Dataset | None)
     raise ValueError(f"{files} has changed since {folder} was begun: put it back, or start a new search")
 
 
-def _given(stored: AnySpace, space: GraphSpace | None, folder: Path) -> AnySpace:
+def _given(settings: Settings, space: GraphSpace | None, folder: Path) -> AnySpace:
     """The space to go on in: a graph space as it is given, which must be the one that the search was begun with."""
+    stored = settings.space
     if not isinstance(stored, GraphSpace):
         if space is not None:
-            raise ValueError(f"got a graph space for {folder}, which searches another: leave it out")
+            raise needless(folder)
         return stored
     if space is None:
-        raise ValueError(
-            f"{folder} searches a graph space, whose factories are functions of Python: go on from Python, with "
-            "search.study.resume(folder, space=...)"
-        )
+        raise missing(folder, settings.graph)
     if space != stored:
         raise ValueError(f"{folder} was begun with another graph space: {difference(stored, space)}")
     return space

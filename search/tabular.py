@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from search.data.encoder import Answers
+    from search.graph.space import GraphSpace
     from search.trained import Trained
 
 ARRAY: Mapping[str, Any] = {"dtype": "numeric", "ensure_all_finite": "allow-nan"}  # what an array may hold
@@ -74,8 +75,9 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no 
 
         Parameters
         ----------
-        path : of a file, by custom ``NAME.machgraph``, which ``machgraph predict`` and ``machgraph.load`` read too. An
-            ensemble becomes a folder of this name, with a file for each of its machines.
+        path : of a file, by custom ``NAME.machgraph``, which ``machgraph predict`` and ``machgraph.load`` read too, or
+            of a graph space `search.load_graph`. An ensemble becomes a folder of this name, with a file for each of its
+            machines.
 
         Raises
         ------
@@ -93,15 +95,19 @@ class Tabular(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no 
         save_estimator(self, self._members, path, fitted)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str], *, space: GraphSpace | None = None) -> Self:
         """The fitted estimator that `save` wrote.
+
+        Parameters
+        ----------
+        space : of a graph space, that which was searched, for no file holds its modules or says where they are.
 
         Raises
         ------
         FileNotFoundError : nothing is there.
-        ValueError : another kind of file, or one of another estimator.
+        ValueError : another kind of file, or one of another estimator; a graph space that is missing or another.
         """
-        estimator, members, fitted = load_estimator(cls, path)
+        estimator, members, fitted = load_estimator(cls, path, space)
         estimator._members, estimator.n_features_in_ = members, fitted["n_features_in"]
         estimator._columns, estimator.notes_ = fitted["columns"], tuple(fitted["notes"])
         if fitted["feature_names_in"] is not None:

@@ -120,7 +120,7 @@ def commands(settings: Settings, folder: Path) -> dict[str, str]:
         again = f"optimize({settings.source.partition(':')[2]}, space,{shape} out={str(folder)!r}"
         note = f"The objective is {settings.source}. All settings are in run.json."
         return {"search": f"{again})", "resume": f"{again}, resume=True)", "note": note}
-    if isinstance(settings.space, GraphSpace):
+    if isinstance(settings.space, GraphSpace) and not is_written(settings):
         again = f"study.run(settings, dataset, {str(folder)!r})"
         go_on = f"study.resume({str(folder)!r}, dataset=dataset, space=space)"
         note = "All settings are in run.json, but for the factories, which it tells by name."

@@ -180,6 +180,7 @@ class OnData:
             **hyperparameters(winner.canonical),
             "loss": winner.loss,
             "score": winner.score,
+            **({} if self.settings.graph is None else {"graph": self.settings.graph}),
             **more,
         }
         there = {name: None if value != value else value for name, value in metadata.items()}

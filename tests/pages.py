@@ -3,7 +3,7 @@
 A fence of ``python`` or ``sh`` is code; a fence of ``text`` right after it is what it prints, where ``...`` stands for
 anything. What follows from training differs a little from processor to processor: with ``title="for example"`` numbers
 may be others, and the words may not. Of ``sh`` the commands of machgraph are run, in this process, with ``> FILE``. A
-fence with ``title="FILE.toml"`` is written to that file.
+fence with ``title="FILE.toml"``, or ``.py``, is written to that file.
 
 ``python tests/pages.py FOLDER`` writes the outputs of all guides anew into the pages, and the pictures beside them;
 what has ``...`` is left as it is.
@@ -46,7 +46,7 @@ def blocks(text: str) -> Iterator[Block]:
     """The code of a page in its order."""
     fences = list(FENCE.finditer(text))
     for i, fence in enumerate(fences):
-        title = TITLE.search(fence[2]) if fence[1] == "toml" else None
+        title = TITLE.search(fence[2]) if fence[1] in ("python", "toml") else None
         file = title[1] if title else ""
         if fence[1] not in ("python", "sh") and not file:
             continue

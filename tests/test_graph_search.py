@@ -206,7 +206,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(whole, data, tm
 
 
 def test_going_on_needs_the_same_space(whole, data):
-    with pytest.raises(ValueError, match=r"factories are functions of Python: .*study.resume\(folder, space=...\)"):
+    with pytest.raises(ValueError, match=r"is of a graph space, whose modules Python makes: give it .* by space="):
         study.resume(whole, dataset=data)
     wider = Candidate("stem", partial(nn.Linear, 3, 4, bias=False), ("x",), ("h",))
     other = replace(SPACE, candidates=(wider, *SPACE.candidates[1:]))
@@ -239,10 +239,7 @@ def test_a_run_is_reported_and_shown(whole, capsys):
         with pytest.raises(SystemExit) as ended:
             main(command)
         assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert "predict from Python, with search.load_graph(file, space)" in said
-    assert "go on from Python" in said
-    assert "export from Python" in said
+        assert "give it again, by --space MODULE:NAME or from Python by space=" in capsys.readouterr().err
 
 
 def test_what_does_not_fit_is_a_trial_that_failed_and_says_why(data, tmp_path):

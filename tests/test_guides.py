@@ -3,6 +3,7 @@
 import doctest
 import io
 import re
+import sys
 
 import matplotlib.pyplot as plt
 import optuna
@@ -24,7 +25,9 @@ def surroundings(tmp_path, monkeypatch):
     threads, verbosity = torch.get_num_threads(), optuna.logging.get_verbosity()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "path", [*sys.path])
     yield
+    sys.modules.pop("nets", None)  # that a page has written
     torch.set_num_threads(threads)
     optuna.logging.set_verbosity(verbosity)
     plt.close("all")

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from machgraph.architecture import Architecture
-from machgraph.io import contents, write_whole
+from machgraph.io import as_json, contents, write_whole
 from search.graph.point import GraphPoint, canonical_graph
 from search.graph.space import GraphSpace
 
@@ -32,12 +32,16 @@ def save_graph(
     path : by custom ``NAME.machgraph``. In its metadata stand ``format``, ``point``, ``space`` (its factories by name)
         and ``metadata``, each of the last three one JSON object.
     metadata : anything JSON can hold.
+
+    Raises
+    ------
+    ValueError : metadata that JSON can't hold.
     """
     header = {
         "format": FORMAT,
         "point": json.dumps(canonical_graph(point).to_dict(), allow_nan=False),
         "space": json.dumps(space.to_dict(), allow_nan=False),
-        "metadata": json.dumps(dict(metadata or {}), allow_nan=False),
+        "metadata": as_json(metadata or {}),
     }
     # Of their own memory: modules may share weights, and a file holds each once for each name.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in architecture.state_dict().items()}
@@ -60,6 +64,8 @@ def load_graph(path: str | os.PathLike[str], space: GraphSpace) -> Architecture:
     ValueError : no such file format, or another space.
     """
     header, tensors = _read(path)
+    if not isinstance(space, GraphSpace):
+        raise ValueError(f"got {type(space).__name__} as the space of {path}: give the search.GraphSpace that it is of")
     told = GraphSpace.from_dict(json.loads(header["space"]))
     if told != space:
         raise ValueError(f"{path} holds an architecture of another space: {difference(told, space)}")

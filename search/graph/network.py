@@ -112,7 +112,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What it says of rows of features."""
-        laid_out = x.reshape(len(x), *self.size) if self.size else x
+        laid_out = x.reshape(x.shape[0], *self.size) if self.size else x  # an exported program takes any number
         return self.architecture.resolvent({self.given: laid_out})[self.answer]
 
     def parameter_count(self) -> int:

@@ -1,8 +1,9 @@
 """Graph spaces: any machines, with the components that they may read and write, wired in any way without a cycle."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -88,14 +89,17 @@ class GraphSpace:
         """Check, turn lists into tuples, and see what fits."""
         for name in ("candidates", "inputs", "outputs"):
             given = getattr(self, name)
-            if isinstance(given, str | Candidate) or not (given := tuple(given)):
+            if isinstance(given, Candidate):
+                raise ValueError(
+                    f"got the candidate {given.name} alone: give a tuple of candidates, as ({given.name},)"
+                )
+            if isinstance(given, str) or not isinstance(given, Iterable) or not (given := tuple(given)):
                 raise ValueError(f"got {name}={getattr(self, name)!r}: give a tuple with at least one")
             object.__setattr__(self, name, given)
         for candidate in self.candidates:
             if not isinstance(candidate, Candidate):
                 raise ValueError(f"got {type(candidate).__name__} among the candidates: give search.Candidate")
-        pairs = self.shapes.items() if isinstance(self.shapes, Mapping) else self.shapes
-        object.__setattr__(self, "shapes", tuple((name, tuple(map(int, shape))) for name, shape in pairs))
+        object.__setattr__(self, "shapes", _pairs(self.shapes))
         training = Space(max_blocks=0, **{name: getattr(self, name) for name in TRAINING})  # it has the same checks
         for name in TRAINING:
             object.__setattr__(self, name, getattr(training, name))
@@ -367,3 +371,22 @@ class GraphSpace:
 
     def _training(self, rng: np.random.Generator) -> dict[str, Any]:
         return {name[:-1]: pick(getattr(self, name), rng) for name in TRAINING}
+
+
+def _pairs(shapes: Any) -> Shapes:
+    """Shapes as pairs of a name and whole numbers; ValueError: something else."""
+    try:
+        pairs = dict(shapes).items()
+    except (TypeError, ValueError):
+        raise ValueError(f"got shapes={shapes!r}: give a mapping from components to tuples, as {{'x': (3,)}}") from None
+    found = []
+    for name, shape in pairs:
+        if isinstance(shape, str) or not isinstance(shape, Sequence) or not all(map(_is_size, shape)):
+            given = f"({shape},)" if _is_size(shape) else "(3,) or (1, 8, 8)"
+            raise ValueError(f"got the shape {shape!r} of {name}: give a tuple of whole numbers from 1 on, as {given}")
+        found.append((name, tuple(map(int, shape))))
+    return tuple(found)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
