@@ -42,7 +42,8 @@ class Settings:
     threads : of torch; results are the same only for the same number.
     workers : processes, each of which trains a population on one thread; ``None``: this one trains, on all its cores.
         What is proposed depends on their number, for a proposal waits for none of the generations before it that are
-        still in training.
+        still in training. Whether they are processes of one machine or tasks on a cluster is not among the settings.
+    gpus : share of a GPU that each worker has, at most 1; 0: it trains on a CPU.
     loading : what else the data are loaded with.
 
     Raises
@@ -68,6 +69,7 @@ class Settings:
     constraints: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
     workers: int | None = None
+    gpus: float = 0.0
     loading: Loading = field(default_factory=Loading)
 
     def __post_init__(self) -> None:
@@ -95,6 +97,8 @@ class Settings:
                 f"got {what} with workers: it waits for all trials before, and workers train ahead of these, so leave "
                 "one of the two out"
             )
+        if not 0 <= self.gpus <= 1:
+            raise ValueError(f"got gpus={self.gpus}: it is the share of a GPU that each worker has, from 0 to 1")
         if self.seed < 0:
             raise ValueError(f"got seed={self.seed}: it must be 0 or more")
         for name in ("objectives", "maximize"):

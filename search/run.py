@@ -39,13 +39,13 @@ def free_folder(folder: Path) -> Path:
     return next(path for path in chain([folder], others) if not path.exists())
 
 
-def resuming(folder: str | os.PathLike[str]) -> str:
-    """What to type to go on with the run in a folder.
+def resuming(folder: str | os.PathLike[str], ray: str | None = None) -> str:
+    """What to type to go on with the run in a folder, on a cluster if it has an address.
 
-    >>> resuming("runs/my data")
-    "machgraph resume 'runs/my data'"
+    >>> resuming("runs/my data"), resuming("runs/digits", "auto")
+    ("machgraph resume 'runs/my data'", 'machgraph resume runs/digits --ray auto')
     """
-    return shlex.join(["machgraph", "resume", str(folder)])
+    return shlex.join(["machgraph", "resume", str(folder), *(() if ray is None else ("--ray", ray))])
 
 
 def refuse_used(folder: Path) -> None:

@@ -19,10 +19,12 @@ from torch import nn
 
 from search import Candidate, GraphSpace, study
 from search.facts import facts_of
+from search.pool import ATTEMPTS
+from search.processes import Workers
 from search.run import read_records
 from search.store import Store
 from search.work import OnData, Task
-from search.workers import ATTEMPTS, QUEUED, OnWorkers, Workers, employed
+from search.workers import QUEUED, OnWorkers, employed
 
 TRIALS = 40
 
@@ -121,7 +123,7 @@ def test_a_worker_that_dies_is_replaced_and_a_deadly_function_given_up(two):
 
 def test_a_script_without_a_guard_is_told(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("from search.workers import Workers\nWorkers(1, 40)\n")
+    script.write_text("from search.processes import Workers\nWorkers(1, 40)\n")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert "OSError: a worker could not begin" in done.stderr
     assert "if __name__ == '__main__'" in done.stderr
@@ -191,7 +193,7 @@ def test_a_worker_that_is_killed_changes_nothing_but_is_told(wish, searched, dat
     def on_event(event):
         lost.append(event.lost)
         if event.stage == "proposing" and event.done == 8:
-            for worker in list(employees[0]._workers._all)[:1]:
+            for worker in list(employees[0]._pool._all)[:1]:
                 os.kill(worker._process.pid, signal.SIGKILL)
 
     employees = []
@@ -277,7 +279,7 @@ def test_a_graph_space_is_searched_by_workers(wish, dataset, tmp_path):
 
 def test_a_graph_space_that_can_not_be_sent_is_refused(wish, dataset, tmp_path):
     space = graphs(lambda: nn.Linear(3, 4), nn.ReLU, partial(nn.Linear, 4, 2))
-    with pytest.raises(ValueError, match="can't be sent to them"):
+    with pytest.raises(ValueError, match="can't be sent to its workers"):
         study.run(replace(wish, space=space), dataset, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -327,10 +329,11 @@ def test_a_number_of_workers_that_is_none_is_refused(source, number):
 
 def test_waiting_tells_how_many_are_in_training(wish, dataset, tmp_path):
     facts = facts_of(dataset, wish)
-    work = OnWorkers(OnData(wish, facts, dataset, tmp_path), 1)
+    own = OnData(wish, facts, dataset, tmp_path)
+    work = OnWorkers(own, Workers(1, own), 1)
     told = []
     try:
-        future = work._workers.submit(sleep, 0.5)
+        future = work._pool.submit(sleep, 0.5)
         point = wish.space.sample(np.random.default_rng(0))
         pending = work.submit(Task([point], [()], wish.recipe, [None]))
         waiter = Thread(target=future.result)
