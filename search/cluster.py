@@ -306,8 +306,7 @@ def _join(connection: Connection, address: str, share: float, shared: bytes | No
         connection.send_bytes(sendable(ERROR, error))
         return
     except Exception as error:
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
-        connection.send_bytes(sendable(ERROR, OSError(f"can't join the cluster at {address}: {said}")))
+        connection.send_bytes(sendable(ERROR, OSError(f"can't join the cluster at {address}: {_reason(error)}")))
         return
     told: SimpleQueue[Any] = SimpleQueue()  # so that Ray's own threads never wait
     Thread(target=_tell, args=(connection, told), daemon=True).start()
@@ -317,6 +316,19 @@ def _join(connection: Connection, address: str, share: float, shared: bytes | No
             called = task.options(name=f"generation {number}, attempt {attempt}").remote(kept, content)
             called.future().add_done_callback(partial(_take_down, told, number, attempt))
     ray.shutdown()
+
+
+def _reason(error: BaseException) -> str:
+    """Why it can't be joined, in one line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__name__ == "AuthenticationError":
+            return (
+                "it wants a token; put the one of its head (~/.ray/auth_token) there on this machine too, and set "
+                "RAY_AUTH_MODE=token"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _tell(connection: Connection, told: "SimpleQueue[Any]") -> None:

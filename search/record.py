@@ -43,8 +43,8 @@ class Settings:
     workers : processes, each of which trains a population on one thread; ``None``: this one trains, on all its cores.
         What is proposed depends on their number, for a proposal waits for none of the generations before it that are
         still in training. Whether they are processes of one machine or tasks on a cluster is not among the settings.
-    gpus : share of a GPU that each worker has, at most 1; 0: it trains on a CPU.
     loading : what else the data are loaded with.
+    gpus : share of a GPU that each worker has, at most 1; 0: it trains on a CPU.
 
     Raises
     ------
@@ -69,8 +69,8 @@ class Settings:
     constraints: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
     workers: int | None = None
-    gpus: float = 0.0
     loading: Loading = field(default_factory=Loading)
+    gpus: float = 0.0
 
     def __post_init__(self) -> None:
         if self.trials is None and self.seconds is None:

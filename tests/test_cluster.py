@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -281,8 +282,19 @@ def test_ray_that_is_missing_is_told(wish, dataset, tmp_path, monkeypatch):
 def test_nodes_of_other_versions_are_refused(nodes, monkeypatch):
     versions = cluster._versions()
     monkeypatch.setattr(cluster, "_versions", lambda: {**versions, "torch": "0.1"})
-    with pytest.raises(ValueError, match=rf"^node \S+ has torch {versions['torch']} and not 0.1"):
+    with pytest.raises(ValueError, match=rf"^node \S+ has torch {re.escape(versions['torch'])} and not 0.1"):
         Cluster(nodes.address, 1, 40)
+
+
+def test_a_token_that_is_missing_is_told():
+    exceptions = pytest.importorskip("ray.exceptions", reason="needs ray: make test-scale")
+    with pytest.raises(ConnectionError) as caught:
+        try:
+            raise exceptions.AuthenticationError("Authentication token is missing")
+        except exceptions.AuthenticationError as error:
+            raise ConnectionError("Failed to connect") from error
+    assert "set RAY_AUTH_MODE=token" in cluster._reason(caught.value)
+    assert cluster._reason(ConnectionError("Failed.\nDetails")) == "Failed."
 
 
 def test_what_nodes_can_not_read_is_told(nodes, tmp_path, monkeypatch):

@@ -220,7 +220,8 @@ def test_workers_end_with_a_search_that_is_killed(source, tmp_path):
     )
     script = tmp_path / "script.py"
     script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=environment, text=True) as running:
         for line in running.stdout:
             if int(line) >= 6:
