@@ -430,8 +430,17 @@ def _take_gpu(shared: Any) -> None:
         return
     import torch
 
-    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    place = seen.index(str(given[0])) if str(given[0]) in seen else int(given[0])
+    place = place_of(str(given[0]), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     shared.device = f"cuda:{place}"
     if torch.cuda.is_available():
         torch.cuda.set_device(place)
+
+
+def place_of(name: str, visible: str) -> int:
+    """Where torch counts a GPU that Ray names, among those that a node may use.
+
+    >>> place_of("1", ""), place_of("3", "2,3"), place_of("GPU-7e", "GPU-15,GPU-7e")
+    (1, 1, 1)
+    """
+    names = visible.split(",")
+    return names.index(name) if name in names else int(name)

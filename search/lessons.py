@@ -1,8 +1,9 @@
 """What candidates learn from a data set and are measured on, the same for all of them."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -138,6 +139,11 @@ def refuse_missing(device: str) -> None:
             f"got a GPU to train on, where torch {torch.__version__} finds none: install a torch with CUDA and its "
             "driver on the nodes that have GPUs, or leave gpus out"
         )
+
+
+def current(device: str) -> AbstractContextManager[Any]:
+    """In it a thread makes what is new, such as streams, on that GPU, if it is one."""
+    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
 
 
 def targets(part: Part) -> Tensor:

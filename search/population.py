@@ -22,7 +22,7 @@ from machgraph.population import Candidate, Population
 from machgraph.regularize import shrink_blocks
 from machgraph.training import Optimizer
 from search.data import Dataset, Part
-from search.lessons import Course, Lessons
+from search.lessons import Course, Lessons, current
 from search.machine import answers, build
 from search.objectives import order
 from search.point import Kind, Point
@@ -263,6 +263,7 @@ class _Group:
 
     def __init__(self, runners: Sequence[_Runner], lessons: ByTransform) -> None:
         self.running, self.done = list(runners), 0
+        self.device = next(iter(lessons.values()))[0].device
         made: dict[tuple[Lessons, Course], Population] = {}
         for runner in runners:
             point = runner.point
@@ -276,30 +277,32 @@ class _Group:
 
     def run(self, end: int, patience: int | None, stopped: Event) -> None:
         """Train up to an epoch, those who do not end before."""
-        while self.running and self.done < end and not stopped.is_set():
-            measured: dict[Candidate, Measured] = {}
-            owners = {candidate: runner for runner in self.running for candidate in runner.candidates}
-            for lessons, course, population in self.populations:
-                if not population.candidates:
-                    continue
-                lengths = [owners[c].length for c in population.candidates]
-                steps = lessons.steps(course.batch_size)
-                rates = {
-                    n: [lessons.recipe.rate((self.done + k / steps) / n) for k in range(steps)] for n in set(lengths)
-                }
-                population.descend(lessons.epoch(self.done, course), [rates[n] for n in lengths])
-                for candidate, n in zip(population.candidates, lengths, strict=True):
-                    _shrink(candidate, owners[candidate].point, sum(rates[n]))
-                if any(owners[candidate].is_measured for candidate in population.candidates):
-                    measured |= _measured(population, lessons, course.kind)
-            self.done += 1
-            for runner in self.running:
-                if runner.is_measured:
-                    runner.record([measured[candidate] for candidate in runner.candidates], patience)
-                elif self.done == runner.length:
-                    runner.candidates[0].store()
-                    runner.status = "complete"
-            self.dismiss()
+        with current(self.device):
+            while self.running and self.done < end and not stopped.is_set():
+                self._epoch(patience)
+
+    def _epoch(self, patience: int | None) -> None:
+        measured: dict[Candidate, Measured] = {}
+        owners = {candidate: runner for runner in self.running for candidate in runner.candidates}
+        for lessons, course, population in self.populations:
+            if not population.candidates:
+                continue
+            lengths = [owners[c].length for c in population.candidates]
+            steps = lessons.steps(course.batch_size)
+            rates = {n: [lessons.recipe.rate((self.done + k / steps) / n) for k in range(steps)] for n in set(lengths)}
+            population.descend(lessons.epoch(self.done, course), [rates[n] for n in lengths])
+            for candidate, n in zip(population.candidates, lengths, strict=True):
+                _shrink(candidate, owners[candidate].point, sum(rates[n]))
+            if any(owners[candidate].is_measured for candidate in population.candidates):
+                measured |= _measured(population, lessons, course.kind)
+        self.done += 1
+        for runner in self.running:
+            if runner.is_measured:
+                runner.record([measured[candidate] for candidate in runner.candidates], patience)
+            elif self.done == runner.length:
+                runner.candidates[0].store()
+                runner.status = "complete"
+        self.dismiss()
 
     def dismiss(self) -> None:
         """Go on without those who have ended."""
