@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from search.cluster import Cluster, size
+from search.objectives import MEASURES
 from search.point import AnyPoint
 from search.pool import Pool
 from search.population import NEWS, Outcome, Progress, usable
@@ -90,9 +91,10 @@ class OnWorkers:
 
 
 def _train(work: Divisible, task: Task) -> list[Outcome]:
-    """What a worker does. With one objective, only the machine comes back that may be the best of the search."""
+    """What a worker does. Where the loss alone decides, only the machine comes back that may be the best of all."""
     found = work.train(task, lambda epoch, running: None)
-    if len(work.settings.objectives) > 1:
+    first, *others = work.settings.objectives
+    if others or first in MEASURES:
         return found
     losses = [one.loss if one.status not in ("diverged", "failed") else math.nan for one in found]
     best = min((i for i, loss in enumerate(losses) if math.isfinite(loss)), key=lambda i: losses[i], default=None)

@@ -316,6 +316,15 @@ def test_a_limit_of_time_is_kept(wish, dataset, tmp_path):
     assert len(result.records) % wish.population == 0
 
 
+@pytest.mark.parametrize("objectives", [("parameters",), ("parameters", "loss")])
+def test_the_best_machine_comes_back_whatever_is_made_small(wish, dataset, tmp_path, objectives):
+    own = replace(wish, trials=12, objectives=objectives)
+    study.run(own, dataset, tmp_path / "workers")
+    facts = facts_of(dataset, own)
+    study.start(own, facts, Alone(own, facts, dataset, tmp_path / "one"), tmp_path / "one", lambda event: None)
+    same(tmp_path / "workers", tmp_path / "one")
+
+
 @pytest.mark.parametrize("change", [{"strategy": "nsga2"}, {"recipe": replace(RECIPE, inherit=True)}])
 def test_what_waits_for_all_trials_before_it_is_refused(source, change):
     with pytest.raises(ValueError, match=r"^got (inherit|the strategy 'nsga2') with workers: it waits for all trials"):
