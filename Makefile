@@ -6,18 +6,22 @@ INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-ch
 READY := $(VENV)/ready-data
 READY_DEV := $(VENV)/ready-dev
 READY_DOCS := $(VENV)/ready-docs
+READY_SCALE := $(VENV)/ready-scale
 
 .DEFAULT_GOAL := help
-.PHONY: help search test lint format docs figures clean
+.PHONY: help search test test-scale lint format docs figures clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 search: $(READY)  ## search an architecture for the bundled digits, about a minute
 	@$(BIN)/machgraph search digits
 
 test: $(READY_DEV)  ## every test and doctest
 	@$(BIN)/python -m pytest
+
+test-scale: $(READY_SCALE)  ## the tests of searches beyond one machine: a Ray cluster, PostgreSQL
+	@$(BIN)/python -m pytest tests/test_cluster.py tests/test_postgres.py
 
 lint: $(READY_DEV)  ## style, format, types, and which module may import which
 	@$(BIN)/ruff check
@@ -54,6 +58,10 @@ $(READY): pyproject.toml constraints.txt
 
 $(READY_DEV): $(READY)
 	@$(INSTALL) --editable '.[data,fast,dev]'
+	@touch $@
+
+$(READY_SCALE): $(READY_DEV)
+	@$(INSTALL) --editable '.[data,fast,dev,distributed,postgres]'
 	@touch $@
 
 $(READY_DOCS): $(READY)

@@ -34,6 +34,7 @@ from search.driver import Event, start
 from search.facts import facts_of
 from search.point import AnyPoint
 from search.population import Outcome
+from search.processes import Workers
 from search.record import Record, Row, Settings
 from search.work import OnData, Pending, Task
 from search.workers import QUEUED, OnWorkers
@@ -114,7 +115,8 @@ def trained(name: str, workers: int | None, trials: int) -> float:
         run = Path(folder, "run")
         if workers is None:
             return start(settings, facts, Here(settings, facts, dataset, run), run, lambda event: None).elapsed
-        work = Endless(OnData(settings, facts, dataset, run), workers)
+        own = OnData(settings, facts, dataset, run)
+        work = Endless(own, Workers(workers, own), workers)
         try:
             for _ in range(workers):  # all have imported what they need
                 work.submit(Task([], [], settings.recipe, []))(lambda epoch, running: None)

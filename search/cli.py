@@ -121,6 +121,10 @@ def search(
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Processes, each with a population on one thread; none.")
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Workers on a Ray cluster: auto, HOST:PORT, local.")
+    ] = None,
+    gpus: Annotated[float | None, typer.Option(metavar="SHARE", help="Of a GPU for each worker there; 0.")] = None,
     folds: Annotated[int | None, typer.Option(metavar="N", help="Of validation; 5 if rows are few.")] = None,
     inherit: Annotated[bool, typer.Option("--inherit", help="Children begin with weights of parents.")] = False,
     space: Annotated[
@@ -153,6 +157,7 @@ def search(
     from search.progress import heading
     from search.run import free_folder, refuse_used
     from search.sitting import print_json, sit, told
+    from search.workers import manned
 
     asked = (Config() if config is None else read(config)).over(
         {
@@ -161,13 +166,14 @@ def search(
         },
         {
             "trials": trials, "time": time, "seed": seed, "strategy": strategy, "population": population,
-            "workers": workers, "folds": folds, "graph": space, "objectives": objective,
+            "workers": workers, "gpus": gpus, "folds": folds, "graph": space, "objectives": objective,
             "constraints": constraint,
         },
         {"inherit": inherit or None},
     )  # fmt: skip
     wish = wished(asked)
     database()  # refuses an address that is none
+    wish = wish if dry_run else manned(wish, ray)
     name = wish.source if wish.source in BUNDLED else Path(wish.source).stem
     folder = out or free_folder(Path("runs", name))
     if not dry_run:
@@ -188,7 +194,7 @@ def search(
     console.print()
     if not dry_run:
         sit(
-            folder, settings, facts, lambda listen: study.run(settings, dataset, folder, listen),
+            folder, settings, facts, lambda listen: study.run(settings, dataset, folder, listen, ray=ray),
             quiet=quiet, as_json=as_json,
         )  # fmt: skip
     elif as_json:
@@ -206,6 +212,7 @@ def resume(
     ] = None,
     time: Annotated[float | None, typer.Option(metavar="SECONDS", help="So much searching more.")] = None,
     space: Given = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Go on with workers on this Ray cluster.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -227,7 +234,8 @@ def resume(
 
     nets = given(space)
     sit(
-        run, settings, facts, lambda listen: study.resume(run, listen, space=nets, trials=trials, seconds=time),
+        run, settings, facts,
+        lambda listen: study.resume(run, listen, space=nets, trials=trials, seconds=time, ray=ray),
         quiet=quiet, as_json=as_json,
     )  # fmt: skip
 

@@ -27,6 +27,7 @@ from search.space import OWNERS, Space
 
 SECONDS = 30.0  # of searching when no limit is given: with all the rest a search ends within a minute
 USUAL: Mapping[str, Any] = {"seed": 0, "strategy": "evolution", "population": 8}
+ON_GPUS = 64  # candidates in one tensor program: small machines leave a GPU idle else
 
 _SETTINGS = get_type_hints(Settings)
 _GIVEN = ("source", "target", "task")  # settings that belong to the data
@@ -198,7 +199,8 @@ def wished(config: Config) -> Settings:
 
     A graph space is imported by its name, which only who asks for the search has given.
     """
-    data, search = dict(config.data), {**USUAL, **config.search}
+    usual = {**USUAL, "population": ON_GPUS} if config.search.get("gpus") else USUAL
+    data, search = dict(config.data), {**usual, **config.search}
     if "source" not in data:
         raise ValueError("missing DATA: give a bundled name, a file, or a configuration whose [data] has a source")
     source, target, task = str(data.pop("source")), data.pop("target", None), data.pop("task", None)

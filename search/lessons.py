@@ -1,8 +1,9 @@
 """What candidates learn from a data set and are measured on, the same for all of them."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,10 +48,11 @@ class Lessons:
     recipe : the steps of an epoch, and the smoothing of classes.
     seed : of the orders.
     transform : of the answers, which is learned; ``given``: that of the data set.
+    device : of torch, where the machines are that learn.
     """
 
-    def __init__(self, given: Dataset, recipe: Recipe, seed: int, transform: str = GIVEN) -> None:
-        self.given, self.recipe, self._seed = given, recipe, seed
+    def __init__(self, given: Dataset, recipe: Recipe, seed: int, transform: str = GIVEN, device: str = "cpu") -> None:
+        self.given, self.recipe, self._seed, self.device = given, recipe, seed, device
         self.dataset = dataset = given if transform == GIVEN else given.transformed(transform)
         self._lock = Lock()
         self._kept: dict[tuple[int, Kind, int], Batches] = {}
@@ -91,7 +93,8 @@ class Lessons:
         if not is_plain:  # not kept, for each strength has its own
             train = train.take(order)
             train, order = replace(train, x=self._disturbed(train.x, number, course)), np.arange(len(train))
-        (data,) = batches(self._inputs(train, kind), targets(train), size, torch.from_numpy(order))
+        inputs, answers = self._inputs(train, kind), targets(train).to(self.device)
+        (data,) = batches(inputs, answers, size, torch.from_numpy(order).to(self.device))
         if self._keeps and is_plain:
             with self._lock:
                 self._kept[number, kind, size] = data
@@ -102,14 +105,15 @@ class Lessons:
         with self._lock:
             if kind not in self._validation:
                 part = self.dataset.validation
-                self._validation[kind] = batches(self._inputs(part, kind), targets(part), CHUNK)
+                self._validation[kind] = batches(self._inputs(part, kind), targets(part).to(self.device), CHUNK)
             return self._validation[kind]
 
     def outputs(self, machine: ParametricMachine | Network, name: Literal["validation", "test"]) -> Outputs:
         """What a machine says of a part."""
         part: Part = getattr(self.dataset, name)
         with torch.no_grad():
-            said: Outputs = answers(machine, torch.from_numpy(part.x), self.dataset.shape).double().numpy()
+            x = torch.from_numpy(part.x).to(self.device)
+            said: Outputs = answers(machine, x, self.dataset.shape).double().cpu().numpy()
         return said
 
     def in_the_given_unit(self, outputs: Outputs, noise: float) -> Outputs:
@@ -140,7 +144,21 @@ class Lessons:
         return x
 
     def _inputs(self, part: Part, kind: Kind) -> Tensor:
-        return laid_out(torch.from_numpy(part.x), self.dataset.shape, kind)
+        return laid_out(torch.from_numpy(part.x).to(self.device), self.dataset.shape, kind)
+
+
+def refuse_missing(device: str) -> None:
+    """ValueError: torch has no such device here."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"got a GPU to train on, where torch {torch.__version__} finds none: install a torch with CUDA and its "
+            "driver on the nodes that have GPUs, or leave gpus out"
+        )
+
+
+def current(device: str) -> AbstractContextManager[Any]:
+    """In it a thread makes what is new, such as streams, on that GPU, if it is one."""
+    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
 
 
 def targets(part: Part) -> Tensor:

@@ -16,6 +16,7 @@ from search.facts import Facts, versions
 from search.graph.io import difference, save_graph
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
+from search.lessons import refuse_missing
 from search.machine import build
 from search.objectives import MEASURES, refuse_impossible
 from search.one_of import AnySpace
@@ -23,10 +24,11 @@ from search.point import AnyPoint, hyperparameters
 from search.population import Outcome, Progress, Status
 from search.recipe import Recipe
 from search.record import Record, Row, Settings
-from search.run import BEST, RUN, free_folder, read_facts, read_settings
+from search.run import BEST, RUN, free_folder, read_facts, read_settings, refuse_used
 from search.shape import Shape
 from search.suggest import DIFFERENTIABLE
 from search.work import Pending, Task
+from search.workers import employed, manned
 
 Values = float | Sequence[float] | Mapping[str, float]
 Objective = Callable[[Any], Values]  # of a parametric machine, or of an architecture
@@ -44,6 +46,9 @@ def optimize(
     constraints: Mapping[str, float] | None = None,
     strategy: str = "evolution",
     population: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float = 0.0,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -69,6 +74,9 @@ def optimize(
     constraints : of measures, the most that each may be; a machine that has more is not given to the function.
     strategy, seed : as of any search.
     population : trials that are proposed at once, and stored when all are done.
+    workers, ray, gpus : so many populations are tried at once by processes of this machine, or with ``ray`` by the
+        nodes of the cluster at that address, each with such a share of a GPU, which torch then has as ``"cuda"``. The
+        function, and the factories of a graph space, must be such that can be pickled.
     out : the run's folder; ``runs/`` and the function's name if not given, or that and ``-2`` and so on.
     resume : go on with the search in ``out``, which was begun with the same arguments but ``trials`` and ``seconds``.
     catch : exceptions of the function that end the trial alone, whose status is then ``failed``; any other ends the
@@ -79,6 +87,7 @@ def optimize(
     ------
     ValueError : arguments that do not fit, or other numbers than the objectives; on resuming, other arguments.
     FileNotFoundError : there is nothing to go on with.
+    OSError : workers die over a trial again and again, or the cluster is lost; finished trials are kept.
 
     Examples
     --------
@@ -102,6 +111,7 @@ def optimize(
     settings = Settings(
         source, None, None, seed, strategy, trials, seconds, population, space, Recipe(), finalists=1, seeds=1,
         objectives=objectives, maximize=maximize, constraints=constraints or {},  # type: ignore[arg-type]  # told there
+        workers=workers, gpus=gpus,
     )  # fmt: skip
     own = tuple(one for one in settings.objectives if one not in MEASURES)
     if not own:
@@ -112,18 +122,23 @@ def optimize(
     if resume and out is None:
         raise ValueError("got resume without a folder: give the one of the search to go on with as out")
     folder = Path(out) if out is not None else free_folder(Path("runs", name.rsplit(".", 1)[-1].strip("<>")))
-    work = _OwnWork(objective, own, settings, shape, folder, catch)
     if resume:
+        if ray is not None and workers is None:
+            settings = replace(settings, workers=read_settings(folder).workers)
         _refuse_others(folder, settings, facts)
-        return go_on(settings, facts, work, folder, on_event)
-    refuse_impossible(settings.space, shape, settings.constraints, seed)
-    return start(settings, facts, work, folder, on_event)
+    else:
+        refuse_used(folder)
+        refuse_impossible(settings.space, shape, settings.constraints, seed)
+        settings = manned(settings, ray)
+    with employed(_OwnWork(objective, own, settings, shape, folder, catch), ray) as work:
+        return (go_on if resume else start)(settings, facts, work, folder, on_event)
 
 
 class _OwnWork:
     """Trials that are one call of a function each."""
 
     ahead = lost = 0
+    device = "cpu"  # as of work on data
 
     def __init__(
         self,
@@ -142,16 +157,17 @@ class _OwnWork:
         return []
 
     def submit(self, task: Task) -> Pending:
+        """They are tried when they are waited for."""
+        return lambda progress: self.train(task, progress)
+
+    def train(self, task: Task, progress: Progress) -> list[Outcome]:
         """One after the other; the function is given new weights."""
-
-        def outcomes(progress: Progress) -> list[Outcome]:
-            found = []
-            for i, point in enumerate(task.points):
-                progress(0, len(task.points) - i)
-                found.append(self._outcome(point))
-            return found
-
-        return outcomes
+        refuse_missing(self.device)
+        found = []
+        for i, point in enumerate(task.points):
+            progress(0, len(task.points) - i)
+            found.append(self._outcome(point))
+        return found
 
     def keep(self, record: Record, outcome: Outcome) -> None:
         """With the weights that the function left."""
@@ -185,6 +201,8 @@ class _OwnWork:
         except self.catch as error:
             reason = str(error) or type(error).__name__
         seconds = perf_counter() - began
+        if self.settings.gpus:
+            machine = machine.cpu()  # where the function has left it on its GPU
         if values is None or not all(map(math.isfinite, values.values())):
             status: Status = "failed" if values is None else "diverged"
             return Outcome(status, 0, 0, math.nan, math.nan, (), seconds, 1.0, machine, reason=reason)
@@ -245,7 +263,7 @@ def _refuse_others(folder: Path, settings: Settings, facts: Facts) -> None:
         raise ValueError(f"{folder} was begun with another objective or shape, {begun.source}: give the same again")
     if isinstance(begun.space, GraphSpace) and isinstance(settings.space, GraphSpace) and begun.space != settings.space:
         raise ValueError(f"{folder} was begun with another graph space: {difference(begun.space, settings.space)}")
-    for name in ("seed", "strategy", "population", "space", "constraints"):
+    for name in ("seed", "strategy", "population", "workers", "space", "constraints"):
         if getattr(begun, name) != getattr(settings, name):
             raise ValueError(
                 f"{folder / RUN} has {name}={getattr(begun, name)!r}, and not {getattr(settings, name)!r}: "

@@ -23,9 +23,10 @@ def paced(settings: Settings, dataset: Dataset) -> Settings:
     """The settings, with fewer epochs, then also fewer batches an epoch, where a generation would take too long.
 
     The time of one epoch is measured on a few batches, so what comes out depends on the machine; the run's folder keeps
-    it, and a search that is resumed goes on with it. Without a limit of time the settings stay as they are.
+    it, and a search that is resumed goes on with it. Without a limit of time the settings stay as they are; with GPUs
+    too, for these are elsewhere.
     """
-    if settings.seconds is None:
+    if settings.seconds is None or settings.gpus:
         return settings
     share = settings.seconds / GENERATIONS / generation_seconds(settings, dataset)
     recipe = settings.recipe

@@ -22,7 +22,7 @@ from machgraph.population import Candidate, Population
 from machgraph.regularize import shrink_blocks
 from machgraph.training import Optimizer
 from search.data import Dataset, Part
-from search.lessons import Course, Lessons
+from search.lessons import Course, Lessons, current
 from search.machine import answers, build
 from search.objectives import order
 from search.point import Kind, Point
@@ -113,6 +113,7 @@ def train(
     seeds: Sequence[int] | None = None,
     costs: Sequence[Sequence[float]] | None = None,
     machines: Sequence[Sequence[ParametricMachine]] | None = None,
+    device: str = "cpu",
 ) -> list[Outcome]:
     """Train all candidates together; the same candidates, data, recipe and seed give the same outcomes.
 
@@ -127,13 +128,14 @@ def train(
     seeds : of the initial weights, one for each candidate, in place of ``seed``.
     costs : of each candidate, what else is to be small: at a rung those of the better fronts go on.
     machines : of each candidate, with the weights that it begins with, one for each fold; they are trained in place.
+    device : of torch, where they are trained; they begin, and come back, on the CPU.
 
     Returns
     -------
     One outcome a candidate, in their order.
     """
     lessons = {
-        transform: [Lessons(dataset, recipe, seed, transform) for dataset in folds]
+        transform: [Lessons(dataset, recipe, seed, transform, device) for dataset in folds]
         for transform in {point.transform for point in points}
     }
     if machines is None:
@@ -141,6 +143,8 @@ def train(
         machines = [
             [build(point, one.shape, start) for one in folds] for point, start in zip(points, initial, strict=True)
         ]
+    for machine in (machine for some in machines for machine in some):
+        machine.to(device)
     kept = len(folds) if recipe.inherit else 1
     runners = [
         _Runner(point, list(some), recipe.epochs, tuple(others), kept)
@@ -170,6 +174,7 @@ def refit(
     *,
     seed: int,
     seeds: Sequence[int],
+    device: str = "cpu",
 ) -> list[ParametricMachine]:
     """Train machines on ``dataset.train`` without looking at any other part, each for so many epochs.
 
@@ -179,16 +184,18 @@ def refit(
     dataset : as a rule ``whole()`` of the one that was searched on.
     recipe : its schedule, which is as long as each machine's epochs; nothing is stopped or halved.
     seed : of the order of the batches.
+    device : as in ``train``.
     """
     lessons = {
-        transform: [Lessons(dataset, recipe, seed, transform)] for transform in {point.transform for point in points}
+        transform: [Lessons(dataset, recipe, seed, transform, device)]
+        for transform in {point.transform for point in points}
     }
     runners = [
-        _Runner(point, [build(point, dataset.shape, initial)], length, is_measured=False)
+        _Runner(point, [build(point, dataset.shape, initial).to(device)], length, is_measured=False)
         for point, length, initial in zip(points, epochs, seeds, strict=True)
     ]
     _side_by_side(_groups(runners, lessons), max(epochs, default=0), None)
-    return [runner.machines[0] for runner in runners]
+    return [runner.machines[0].cpu() for runner in runners]
 
 
 @dataclass(eq=False)
@@ -240,6 +247,8 @@ class _Runner:
         assert self.status is not None  # it has run to an end
         for machine, weights in zip(self.machines, self.weights, strict=False):
             _load(machine, *weights)
+        for machine in self.machines:
+            machine.cpu()
         return Outcome(
             self.status, len(self.curve), self.best_epoch, self.loss, self.score, tuple(self.curve), seconds,
             self.sharpness, self.machines[0], by_fold=self.by_fold,
@@ -259,6 +268,7 @@ class _Group:
 
     def __init__(self, runners: Sequence[_Runner], lessons: ByTransform) -> None:
         self.running, self.done = list(runners), 0
+        self.device = next(iter(lessons.values()))[0].device
         made: dict[tuple[Lessons, Course], Population] = {}
         for runner in runners:
             point = runner.point
@@ -272,30 +282,32 @@ class _Group:
 
     def run(self, end: int, patience: int | None, stopped: Event) -> None:
         """Train up to an epoch, those who do not end before."""
-        while self.running and self.done < end and not stopped.is_set():
-            measured: dict[Candidate, Measured] = {}
-            owners = {candidate: runner for runner in self.running for candidate in runner.candidates}
-            for lessons, course, population in self.populations:
-                if not population.candidates:
-                    continue
-                lengths = [owners[c].length for c in population.candidates]
-                steps = lessons.steps(course.batch_size)
-                rates = {
-                    n: [lessons.recipe.rate((self.done + k / steps) / n) for k in range(steps)] for n in set(lengths)
-                }
-                population.descend(lessons.epoch(self.done, course), [rates[n] for n in lengths])
-                for candidate, n in zip(population.candidates, lengths, strict=True):
-                    _shrink(candidate, owners[candidate].point, sum(rates[n]))
-                if any(owners[candidate].is_measured for candidate in population.candidates):
-                    measured |= _measured(population, lessons, course.kind)
-            self.done += 1
-            for runner in self.running:
-                if runner.is_measured:
-                    runner.record([measured[candidate] for candidate in runner.candidates], patience)
-                elif self.done == runner.length:
-                    runner.candidates[0].store()
-                    runner.status = "complete"
-            self.dismiss()
+        with current(self.device):
+            while self.running and self.done < end and not stopped.is_set():
+                self._epoch(patience)
+
+    def _epoch(self, patience: int | None) -> None:
+        measured: dict[Candidate, Measured] = {}
+        owners = {candidate: runner for runner in self.running for candidate in runner.candidates}
+        for lessons, course, population in self.populations:
+            if not population.candidates:
+                continue
+            lengths = [owners[c].length for c in population.candidates]
+            steps = lessons.steps(course.batch_size)
+            rates = {n: [lessons.recipe.rate((self.done + k / steps) / n) for k in range(steps)] for n in set(lengths)}
+            population.descend(lessons.epoch(self.done, course), [rates[n] for n in lengths])
+            for candidate, n in zip(population.candidates, lengths, strict=True):
+                _shrink(candidate, owners[candidate].point, sum(rates[n]))
+            if any(owners[candidate].is_measured for candidate in population.candidates):
+                measured |= _measured(population, lessons, course.kind)
+        self.done += 1
+        for runner in self.running:
+            if runner.is_measured:
+                runner.record([measured[candidate] for candidate in runner.candidates], patience)
+            elif self.done == runner.length:
+                runner.candidates[0].store()
+                runner.status = "complete"
+        self.dismiss()
 
     def dismiss(self) -> None:
         """Go on without those who have ended."""
@@ -377,6 +389,10 @@ def cores() -> int:
 
     What a candidate learns does not depend on it.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wish = os.environ.get("OMP_NUM_THREADS", "")
-    return min(usable, int(wish)) if wish.isdigit() and int(wish) else usable
+    return min(usable(), int(wish)) if wish.isdigit() and int(wish) else usable()
+
+
+def usable() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -42,10 +42,11 @@ class Settings:
     threads : of torch; results are the same only for the same number.
     workers : processes, each of which trains a population on one thread; ``None``: this one trains, on all its cores.
         What is proposed depends on their number, for a proposal waits for none of the generations before it that are
-        still in training.
+        still in training. Whether they are processes of one machine or tasks on a cluster is not among the settings.
     loading : what else the data are loaded with.
     graph : where Python finds the space, if it is a graph space that was given by name, as ``nets:space``: what is told
         to whom must give it again, for no folder of a run is trusted to name code.
+    gpus : share of a GPU that each worker has, at most 1; 0: it trains on a CPU.
 
     Raises
     ------
@@ -73,6 +74,7 @@ class Settings:
     workers: int | None = None
     loading: Loading = field(default_factory=Loading)
     graph: str | None = None
+    gpus: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.space, AnySpace):
@@ -104,6 +106,8 @@ class Settings:
                 f"got {what} with workers: it waits for all trials before, and workers train ahead of these, so leave "
                 "one of the two out"
             )
+        if not 0 <= self.gpus <= 1:
+            raise ValueError(f"got gpus={self.gpus}: it is the share of a GPU that each worker has, from 0 to 1")
         if self.seed < 0:
             raise ValueError(f"got seed={self.seed}: it must be 0 or more")
         for name in ("objectives", "maximize"):

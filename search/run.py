@@ -39,17 +39,20 @@ def free_folder(folder: Path) -> Path:
     return next(path for path in chain([folder], others) if not path.exists())
 
 
-def resuming(folder: str | os.PathLike[str]) -> str:
-    """What to type to go on with the run in a folder, with the name of its graph space, if it has one.
+def resuming(folder: str | os.PathLike[str], ray: str | None = None) -> str:
+    """What to type to go on with the run in a folder, with the name of its graph space and an address, if it has them.
 
-    >>> resuming("runs/my data")
-    "machgraph resume 'runs/my data'"
+    >>> resuming("runs/my data"), resuming("runs/digits", "auto")
+    ("machgraph resume 'runs/my data'", 'machgraph resume runs/digits --ray auto')
     """
     try:
         graph = read_settings(folder).graph
     except (FileNotFoundError, ValueError):  # that is not what is to be told now
         graph = None
-    return shlex.join(["machgraph", "resume", str(folder), *([] if graph is None else ["--space", graph])])
+    words = ["machgraph", "resume", str(folder)]
+    for name, value in (("--space", graph), ("--ray", ray)):
+        words += [] if value is None else [name, value]
+    return shlex.join(words)
 
 
 def refuse_used(folder: Path) -> None:

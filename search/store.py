@@ -114,14 +114,14 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _told(what: str, then: str = "") -> Iterator[None]:
+def _told(what: str, then: Callable[[], str] = str) -> Iterator[None]:
     """What goes wrong in the database, in one sentence."""
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         said = " ".join(str(getattr(cause, "orig", cause)).split())
-        raise OSError(f"can't {what}: {said}{then}") from None
+        raise OSError(f"can't {what}: {said}{then()}") from None
 
 
 class Store:
@@ -143,9 +143,14 @@ class Store:
         self._folder, self._objectives = folder, objectives
         self._place = place_of(folder) if place is None else place
         self._writer: Connection | None = None
-        then = ": put a copy back, or delete it to begin the same search anew" if self._place.is_file else ""
-        with _told(f"open {self._place.shown}", then):
+        with _told(f"open {self._place.shown}", self._mending):
             self._open()
+
+    def _mending(self) -> str:
+        return ": put a copy back, or delete it to begin the same search anew" if self._place.is_file else ""
+
+    def _going_on(self) -> str:
+        return f"; all trials before are kept: put it right, and go on with: {resuming(self._folder)}"
 
     def _open(self) -> None:
         self._storage = optuna.storages.RDBStorage(
@@ -200,8 +205,7 @@ class Store:
         OSError : the disk is full, or the database can't be written; what was added before is there.
         BlockingIOError : another process has taken the run over, while the database was gone.
         """
-        then = f"; all trials before are kept: put it right, and go on with: {resuming(self._folder)}"
-        with _told(f"write {self._place.shown}", then):
+        with _told(f"write {self._place.shown}", self._going_on):
             if self._place.is_file:
                 self._add(trials)
                 return

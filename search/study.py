@@ -22,11 +22,16 @@ from search.run import Settings, read_facts, read_settings, refuse_used
 from search.store import restore
 from search.suggest import DIFFERENTIABLE
 from search.work import OnData, gateable
-from search.workers import employed
+from search.workers import employed, manned
 
 
 def run(
-    settings: Settings, dataset: Dataset, folder: str | os.PathLike[str], on_event: Listener = lambda event: None
+    settings: Settings,
+    dataset: Dataset,
+    folder: str | os.PathLike[str],
+    on_event: Listener = lambda event: None,
+    *,
+    ray: str | None = None,
 ) -> Result:
     """Search, and write everything into a new folder.
 
@@ -36,18 +41,21 @@ def run(
     dataset : ``search.loading.dataset_of(settings)``; or one of your own, which is then also needed to go on.
     folder : that does not exist, or is empty.
     on_event : told of every step, in the same thread.
+    ray : the address of a Ray cluster, whose nodes train, as ``search.cluster.Cluster`` takes it; with as many workers
+        as it has room for now, where the settings have none.
 
     Raises
     ------
     ValueError : there is something in the folder.
     BlockingIOError : another process searches there.
-    OSError : the folder can't be written, or the disk is full; finished generations are kept.
+    OSError : the folder can't be written, or the disk is full, or the cluster is lost; finished generations are kept.
     """
     folder = Path(folder)
     refuse_used(folder)
     refuse_unfit(settings, dataset)
+    settings = manned(settings, ray)
     facts = facts_of(dataset, settings)
-    with employed(OnData(settings, facts, dataset, folder)) as work:
+    with employed(OnData(settings, facts, dataset, folder), ray) as work:
         return start(settings, facts, work, folder, on_event)
 
 
@@ -78,6 +86,7 @@ def resume(
     space: GraphSpace | None = None,
     trials: int | None = None,
     seconds: float | None = None,
+    ray: str | None = None,
 ) -> Result:
     """Go on with a search, as it would have gone on if nothing had stopped it.
 
@@ -88,14 +97,15 @@ def resume(
     dataset : the one that the search was begun with, where it can't be loaded again by the settings.
     space : the one that is searched, if it is a graph space, whose factories no folder holds.
     trials, seconds : how many more, from now on, in place of the limits that the search was begun with.
+    ray : the address of a Ray cluster to go on with, wherever it was begun.
 
     Raises
     ------
     FileNotFoundError : no run is there, or its data are gone.
-    ValueError : ``trials`` or ``seconds`` is not positive, the data or the graph space are others or must be given, or
-        this version proposes other trials than the one that began the search.
+    ValueError : ``trials`` or ``seconds`` is not positive, the data or the graph space are others or must be given,
+        this version proposes other trials than the one that began the search, or it was begun without workers.
     BlockingIOError : another process searches there.
-    OSError : the folder can't be written, or the disk is full; finished generations are kept.
+    OSError : the folder can't be written, or the disk is full, or the cluster is lost; finished generations are kept.
     """
     folder = Path(folder)
     restore(folder)
@@ -106,7 +116,7 @@ def resume(
     if not facts.objective:  # else there are no data to go on with, which comes next
         settings = replace(settings, space=_given(settings, space, folder))
     dataset = _same(settings, facts, folder, dataset)
-    with employed(OnData(settings, facts, dataset, folder)) as work:
+    with employed(OnData(settings, facts, dataset, folder), ray) as work:
         return go_on(settings, facts, work, folder, on_event, more=more)
 
 

@@ -18,6 +18,7 @@ from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
 from search.graph.training import train_graphs
 from search.heirs import Inheritance, begun
+from search.lessons import refuse_missing
 from search.objectives import accepting
 from search.one_of import AnySpace, OneOf
 from search.point import AnyPoint, Point, hyperparameters
@@ -95,6 +96,7 @@ class OnData:
     """Machines trained on a data set by the recipe of the settings, in this process."""
 
     ahead = lost = 0
+    device = "cpu"  # where candidates are trained; on a cluster with GPUs a worker is told its own
 
     def __init__(self, settings: Settings, facts: Facts, dataset: Dataset, folder: Path) -> None:
         self.settings, self.facts, self.dataset, self.folder = settings, facts, dataset, folder
@@ -119,9 +121,12 @@ class OnData:
 
     def train(self, task: Task, progress: Progress) -> list[Outcome]:
         """Side by side, halved at the rungs; those that inherit apart, for their schedule is another."""
+        refuse_missing(self.device)
         if isinstance(self.settings.space, GraphSpace):
-            space, seed = self.settings.space, self.settings.seed
-            return train_graphs(space, task.points, self.folds, task.recipe, seed, progress, costs=task.costs)
+            return train_graphs(
+                self.settings.space, task.points, self.folds, task.recipe, self.settings.seed, progress,
+                costs=task.costs, device=self.device,
+            )  # fmt: skip
         points, costs, recipe, heirs = cast("Sequence[Point]", task.points), task.costs, task.recipe, task.heirs
         first = [i for i, heir in enumerate(heirs) if heir is None]
         outcomes = dict(zip(first, self._train(first, points, costs, recipe, progress), strict=True))
@@ -142,8 +147,9 @@ class OnData:
     ) -> list[Outcome]:
         costs = [costs[i] for i in some]
         return train(
-            [points[i] for i in some], self.folds, recipe, self.settings.seed, progress, costs=costs, machines=machines
-        )
+            [points[i] for i in some], self.folds, recipe, self.settings.seed, progress,
+            costs=costs, machines=machines, device=self.device,
+        )  # fmt: skip
 
     def _begun(self, point: Point, heir: Inheritance) -> list[ParametricMachine]:
         """What it begins with on each fold."""

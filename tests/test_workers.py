@@ -19,10 +19,12 @@ from torch import nn
 
 from search import Candidate, GraphSpace, study
 from search.facts import facts_of
+from search.pool import ATTEMPTS
+from search.processes import Workers
 from search.run import read_records
 from search.store import Store
 from search.work import OnData, Task
-from search.workers import ATTEMPTS, QUEUED, OnWorkers, Workers, employed
+from search.workers import QUEUED, OnWorkers, employed
 
 TRIALS = 40
 
@@ -121,7 +123,7 @@ def test_a_worker_that_dies_is_replaced_and_a_deadly_function_given_up(two):
 
 def test_a_script_without_a_guard_is_told(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("from search.workers import Workers\nWorkers(1, 40)\n")
+    script.write_text("from search.processes import Workers\nWorkers(1, 40)\n")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert "OSError: a worker could not begin" in done.stderr
     assert "if __name__ == '__main__'" in done.stderr
@@ -191,7 +193,7 @@ def test_a_worker_that_is_killed_changes_nothing_but_is_told(wish, searched, dat
     def on_event(event):
         lost.append(event.lost)
         if event.stage == "proposing" and event.done == 8:
-            for worker in list(employees[0]._workers._all)[:1]:
+            for worker in list(employees[0]._pool._all)[:1]:
                 os.kill(worker._process.pid, signal.SIGKILL)
 
     employees = []
@@ -218,7 +220,8 @@ def test_workers_end_with_a_search_that_is_killed(source, tmp_path):
     )
     script = tmp_path / "script.py"
     script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=environment, text=True) as running:
         for line in running.stdout:
             if int(line) >= 6:
@@ -277,7 +280,7 @@ def test_a_graph_space_is_searched_by_workers(wish, dataset, tmp_path):
 
 def test_a_graph_space_that_can_not_be_sent_is_refused(wish, dataset, tmp_path):
     space = graphs(lambda: nn.Linear(3, 4), nn.ReLU, partial(nn.Linear, 4, 2))
-    with pytest.raises(ValueError, match="can't be sent to them"):
+    with pytest.raises(ValueError, match="can't be sent to its workers"):
         study.run(replace(wish, space=space), dataset, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -313,6 +316,15 @@ def test_a_limit_of_time_is_kept(wish, dataset, tmp_path):
     assert len(result.records) % wish.population == 0
 
 
+@pytest.mark.parametrize("objectives", [("parameters",), ("parameters", "loss")])
+def test_the_best_machine_comes_back_whatever_is_made_small(wish, dataset, tmp_path, objectives):
+    own = replace(wish, trials=12, objectives=objectives)
+    study.run(own, dataset, tmp_path / "workers")
+    facts = facts_of(dataset, own)
+    study.start(own, facts, Alone(own, facts, dataset, tmp_path / "one"), tmp_path / "one", lambda event: None)
+    same(tmp_path / "workers", tmp_path / "one")
+
+
 @pytest.mark.parametrize("change", [{"strategy": "nsga2"}, {"recipe": replace(RECIPE, inherit=True)}])
 def test_what_waits_for_all_trials_before_it_is_refused(source, change):
     with pytest.raises(ValueError, match=r"^got (inherit|the strategy 'nsga2') with workers: it waits for all trials"):
@@ -327,10 +339,11 @@ def test_a_number_of_workers_that_is_none_is_refused(source, number):
 
 def test_waiting_tells_how_many_are_in_training(wish, dataset, tmp_path):
     facts = facts_of(dataset, wish)
-    work = OnWorkers(OnData(wish, facts, dataset, tmp_path), 1)
+    own = OnData(wish, facts, dataset, tmp_path)
+    work = OnWorkers(own, Workers(1, own), 1)
     told = []
     try:
-        future = work._workers.submit(sleep, 0.5)
+        future = work._pool.submit(sleep, 0.5)
         point = wish.space.sample(np.random.default_rng(0))
         pending = work.submit(Task([point], [()], wish.recipe, [None]))
         waiter = Thread(target=future.result)

@@ -76,8 +76,38 @@ def _untold(*read: Tensor) -> Tensor:
 def seeded(seed: np.random.SeedSequence) -> Iterator[None]:
     """Torch's global generator begun by a seed, and put back as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+        torch.default_generator.manual_seed(_number(seed))
         yield
+
+
+def _number(seed: np.random.SeedSequence) -> int:
+    return int(seed.generate_state(1, np.uint64)[0] >> 1)
+
+
+class Numbers:
+    """Random numbers of one's own: of torch's global generator, and of the one of a device."""
+
+    def __init__(self, seed: np.random.SeedSequence, device: str) -> None:
+        self.devices = [torch.device(device)] if device.startswith("cuda") else []  # the CPU has the global one
+        with torch.random.fork_rng(devices=self.devices):
+            torch.default_generator.manual_seed(_number(seed))
+            for one in self.devices:
+                with torch.cuda.device(one):
+                    torch.cuda.manual_seed(_number(seed))
+            self._take_down()
+
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        """What draws within goes on where it left off, and torch's generators are put back as they were."""
+        with torch.random.fork_rng(devices=self.devices):
+            torch.set_rng_state(self.state)
+            for device, state in zip(self.devices, self.states, strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
+            self._take_down()
+
+    def _take_down(self) -> None:
+        self.state, self.states = torch.get_rng_state(), [torch.cuda.get_rng_state(one) for one in self.devices]
 
 
 def tried(candidate: Candidate, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | str:

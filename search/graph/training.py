@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from machgraph.population import EXPONENTS, calibrated
 from search.data.parts import Dataset
-from search.graph.network import Network, network, seeded
+from search.graph.network import Network, Numbers, network
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
 from search.lessons import Lessons, targets
@@ -37,6 +37,7 @@ def train_graphs(
     *,
     seeds: Sequence[int] | None = None,
     costs: Sequence[Sequence[float]] | None = None,
+    device: str = "cpu",
 ) -> list[Outcome]:
     """Train all candidates, as ``search.population.train`` does with those of other spaces.
 
@@ -46,15 +47,15 @@ def train_graphs(
     Parameters
     ----------
     space : the points' own.
-    points, folds, recipe, seed, progress, seeds, costs : as there.
+    points, folds, recipe, seed, progress, seeds, costs, device : as there.
     """
-    lessons = _lessons(points, folds, recipe, seed)
+    lessons = _lessons(points, folds, recipe, seed, device)
     initial, others = seeds or [seed] * len(points), costs or [()] * len(points)
     outcomes: dict[int, Outcome] = {}
     students = []
     for i, (point, begun) in enumerate(zip(points, initial, strict=True)):
         try:
-            nets = [network(space, _graph(point), one.shape, begun) for one in folds]
+            nets = [network(space, _graph(point), one.shape, begun).to(device) for one in folds]
         except ValueError as error:
             outcomes[i] = Outcome("failed", 0, 0, math.nan, math.nan, (), 0.0, 1.0, None, reason=str(error))
             continue
@@ -85,16 +86,17 @@ def refit_graphs(
     *,
     seed: int,
     seeds: Sequence[int],
+    device: str = "cpu",
 ) -> list[Network]:
     """Train networks on ``dataset.train`` without looking at any other part, as ``search.population.refit`` does."""
-    lessons = _lessons(points, (dataset,), recipe, seed)
+    lessons = _lessons(points, (dataset,), recipe, seed, device)
     found = []
     for point, length, begun in zip(points, epochs, seeds, strict=True):
-        net = network(space, _graph(point), dataset.shape, begun)
+        net = network(space, _graph(point), dataset.shape, begun).to(device)
         student = _Student(0, _graph(point), [net], lessons[point.transform], length, begun)
         for epoch in range(length):
             student.epoch(epoch)
-        found.append(net.eval())
+        found.append(net.cpu().eval())
     return found
 
 
@@ -104,10 +106,10 @@ def _graph(point: AnyPoint) -> GraphPoint:
 
 
 def _lessons(
-    points: Sequence[AnyPoint], folds: Sequence[Dataset], recipe: Recipe, seed: int
+    points: Sequence[AnyPoint], folds: Sequence[Dataset], recipe: Recipe, seed: int, device: str
 ) -> dict[str, list[Lessons]]:
     names = dict.fromkeys(point.transform for point in points)
-    return {name: [Lessons(dataset, recipe, seed, name) for dataset in folds] for name in names}
+    return {name: [Lessons(dataset, recipe, seed, name, device) for dataset in folds] for name in names}
 
 
 @dataclass(eq=False)
@@ -137,19 +139,14 @@ class _Student:
             torch.optim.AdamW(list(net.parameters()), lr=rate, weight_decay=decay) if list(net.parameters()) else None
             for net in self.networks
         ]
-        self.random = []
-        for _ in self.networks:
-            with seeded(np.random.SeedSequence((self.seed, 1))):
-                self.random.append(torch.get_rng_state())
+        self.random = [Numbers(np.random.SeedSequence((self.seed, 1)), one.device) for one in self.lessons]
 
     def epoch(self, number: int) -> None:
         """Train each network for one epoch, counted from 0."""
         began = perf_counter()
         for i, (net, lessons, optimizer) in enumerate(zip(self.networks, self.lessons, self.optimizers, strict=True)):
-            with torch.random.fork_rng(devices=[]):
-                torch.set_rng_state(self.random[i])
+            with self.random[i].drawn():
                 _descend(net.train(), lessons, optimizer, self.point, number, self.length)
-                self.random[i] = torch.get_rng_state()
         self.seconds += perf_counter() - began
 
     def record(self, patience: int | None) -> None:
@@ -179,7 +176,7 @@ class _Student:
             self.networks[0].load_state_dict(self.weights)
         return Outcome(
             self.status, len(self.curve), self.best_epoch, self.loss, self.score, tuple(self.curve), self.seconds,
-            self.sharpness, self.networks[0].eval(), by_fold=self.by_fold, noise=self.noise,
+            self.sharpness, self.networks[0].cpu().eval(), by_fold=self.by_fold, noise=self.noise,
         )  # fmt: skip
 
 
@@ -190,8 +187,8 @@ def _descend(
     train, recipe = lessons.dataset.train, lessons.recipe
     size = min(point.batch_size, len(train))
     steps = lessons.steps(size)
-    rows = torch.from_numpy(lessons.order(epoch, size))
-    x, y = torch.from_numpy(train.x), targets(train)
+    rows = torch.from_numpy(lessons.order(epoch, size)).to(lessons.device)
+    x, y = torch.from_numpy(train.x).to(lessons.device), targets(train).to(lessons.device)
     for k in range(steps if optimizer is not None else 0):
         batch = rows[k * size : (k + 1) * size]
         for group in optimizer.param_groups:  # type: ignore[union-attr]  # there are no steps without it
