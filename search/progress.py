@@ -110,7 +110,8 @@ def ending(result: Result, width: int = WIDTH) -> RenderableType:
     counts += f", {failed} diverged" if failed else ""
     counts += f"; {result.reason}, so the search is at its end" if result.reason else ""
     if winner is None or winner.point is None:
-        none = "none: not one trial ended with a finite loss"
+        reason = next((f"; the first had failed: {one.reason}" for one in result.records if one.reason), "")
+        none = f"none: not one trial ended with a finite loss{reason}"
         told = labelled([("trials", counts), ("best", none), ("report", str(folder / "report.html"))])
         return Group(told, Text(f"\nnext: {resuming(folder)} --trials 50"))
     words = winner.point.describe(result.facts.shape)

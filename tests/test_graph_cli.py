@@ -58,6 +58,13 @@ def asking(rates):
     return made(rates)
 
 
+def blind():
+    from dataclasses import replace
+
+    head = Candidate("head", partial(nn.Linear, 4, 5), ("h", "p"), ("y",), required=True)
+    return replace(space, candidates=(*space.candidates[:-1], head), shapes=())
+
+
 number = 3
 """
 CONFIG = """
@@ -264,3 +271,12 @@ def test_what_a_module_itself_does_wrong_is_no_sentence(folder, capsys):
     (folder / "broken.py").write_text("import no_such_module\n")
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         machgraph(capsys, "search", "--config", "search.toml", "--space", "broken:space")
+
+
+def test_where_nothing_fits_the_data_the_first_reason_is_told(capsys):
+    code, said, _ = machgraph(
+        capsys, "search", "--config", "search.toml", "--space", "nets:blind", "--strategy", "random", "--out", "none"
+    )
+    assert code == 0
+    words = " ".join(said.split())
+    assert "not one trial ended with a finite loss; the first had failed: y has shape (5,)" in words
