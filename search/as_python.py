@@ -52,6 +52,7 @@ def source(trained: Trained, name: str) -> str:
         what = "A table is a data frame, or lists of cells by the names of columns: steps in order."
     said = "classes, probabilities" if encoder.classes else "answers"
     usage = [f"from {name} import load, predict", "", "network = load()", f"{said} = predict(network, {given})"]
+    form = ["Numbers in it are as 1234.5, without units or marks between thousands."]
     opening = docstring(
         f"{summary(machine)}, as plain torch.",
         overview(machine),
@@ -61,7 +62,7 @@ def source(trained: Trained, name: str) -> str:
             "To use them:",
         ],
         indented(usage),
-        [what],
+        [what, *form * any(column.kind == "number" for column in encoder.columns if encoder.layout != "pixels")],
     )
     around = _around(trained, flat).strip("\n").splitlines()
     return module(opening, [[WEIGHTS, *constants], *parts, loading("torch.float64"), around])

@@ -1,5 +1,6 @@
 """The command line. What is heavy is imported inside the commands: ``machgraph --help`` loads no torch."""
 
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +41,8 @@ def main(arguments: "Sequence[str] | None" = None) -> None:
     try:
         sys.exit(app(arguments, prog_name="machgraph", standalone_mode=False))
     except TyperException as error:  # of words that the command line does not know
-        if said := error.format_message().rstrip("."):  # without a command, the help has been shown
+        said = re.sub(r"\. Did you mean (.*)\?$", r" (did you mean \1?)", error.format_message().rstrip("."))
+        if said:  # without a command, the help has been shown
             print(f"machgraph: {said[0].lower()}{said[1:]}: see machgraph --help", file=sys.stderr)
         sys.exit(error.exit_code)
     except BAD_INPUT as error:
@@ -154,7 +156,7 @@ def search(
     from search.database import database
     from search.facts import facts_of
     from search.loading import dataset_of
-    from search.progress import heading
+    from search.progress import known, planned
     from search.run import free_folder, refuse_used
     from search.sitting import print_json, sit, told
     from search.workers import manned
@@ -187,10 +189,11 @@ def search(
 
     torch.set_num_threads(wish.threads)
     study.refuse_unfit(wish, dataset)
-    settings = wish if dry_run else pace.paced(wish, dataset)
-    facts = facts_of(dataset, settings)
+    facts = facts_of(dataset, wish)
     console = told(quiet=quiet, as_json=as_json)
-    console.print(heading(settings, facts, pace.told(wish, settings)))
+    console.print(known(wish, facts))
+    settings = wish if dry_run else pace.paced(wish, dataset)
+    console.print(planned(settings, pace.told(wish, settings)))
     console.print()
     if not dry_run:
         sit(

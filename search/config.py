@@ -345,6 +345,8 @@ def space_from_toml(text: str) -> AnySpace:
 
 
 def _table(title: str, values: Mapping[str, Any]) -> str:
-    """TOML writes numbers, texts and flat lists as JSON does, but for one character; what is not set it leaves out."""
-    lines = [f"{name} = {_shown(value)}" for name, value in values.items() if value is not None]
+    """TOML writes numbers, texts and flat lists as JSON does, but for one character; what is not set is a comment."""
+    lines = [
+        f"# {name} = (not set)" if value is None else f"{name} = {_shown(value)}" for name, value in values.items()
+    ]
     return "\n".join([title, *lines, ""]).replace("\x7f", "\\u007f")

@@ -232,7 +232,8 @@ class ArchitectureSearchForecaster(Searching):
             raise ValueError("got a table as y: give one of its columns, and the others as X")
         target = column_of(self._target, y)
         if self._others is not None and (X is None) == bool(self._others):
-            known = f"with the further channels {listing(self._others)}" if self._others else "without further channels"
+            which = listing(map(repr, self._others))
+            known = f"with the further channels {which}" if self._others else "without further channels"
             raise ValueError(f"got {'no X' if X is None else 'an X'} for a forecaster that was fitted {known}")
         frame = target.to_frame()
         if X is not None:
@@ -253,7 +254,10 @@ class ArchitectureSearchForecaster(Searching):
             return frame
         if is_frame(X):
             if missing := [name for name in self._others if name not in frame.columns]:
-                raise ValueError(f"got an X without {listing(missing)}: the columns are {listing(frame.columns)}")
+                raise ValueError(
+                    f"got an X without {listing(map(repr, missing))}: "
+                    f"the columns are {listing(map(repr, frame.columns))}"
+                )
             return frame.select(self._others)
         if frame.width != len(self._others):
             raise ValueError(f"got an X of {counted(frame.width, 'column')}: {len(self._others)} were fitted")
@@ -269,7 +273,8 @@ class ArchitectureSearchForecaster(Searching):
             return None
         if X is None:
             raise ValueError(
-                f"the steps after the first also need {listing(self._others)} of the ones before: give them as X"
+                f"the steps after the first also need {listing(map(repr, self._others))} of the ones before: "
+                "give them as X"
             )
         others = self._channels(X)[: steps - 1]
         if others.height < steps - 1:

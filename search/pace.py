@@ -16,7 +16,9 @@ from search.run import Settings
 
 GENERATIONS = 4  # that about fit into the time: a search is a choice from what came before
 LEAST_EPOCHS = 5
-TRIED = 4  # batches of training whose time is taken
+TRIED = 4  # batches of training whose time is taken, or more while that is short
+MORE = 8  # epochs whose time is taken where one is short
+ENOUGH = 0.3  # seconds beside which it does not count that machines are set up
 
 
 def paced(settings: Settings, dataset: Dataset) -> Settings:
@@ -45,18 +47,25 @@ def generation_seconds(settings: Settings, dataset: Dataset) -> float:
     points = [canonical(settings.space.sample(rng)) for _ in range(settings.population)]
     batch = min(min(point.batch_size for point in points), len(dataset.train))
     steps = recipe.steps(len(dataset.train), batch)
-    tried = min(TRIED, steps)
-    few = replace(
-        dataset,
-        train=_first(dataset.train, tried * batch),
-        validation=_first(dataset.validation, ceil(len(dataset.validation) * tried / steps)),
-    )
-    seconds, (train_all, _) = [], trainers(settings.space)
-    for _ in range(2):  # the first time, torch sets itself up
+    tried, (train_all, _) = min(TRIED, steps), trainers(settings.space)
+
+    def taken(tried: int, epochs: int = 1) -> float:
+        few = replace(
+            dataset,
+            train=_first(dataset.train, tried * batch),
+            validation=_first(dataset.validation, ceil(len(dataset.validation) * tried / steps)),
+        )
         began = perf_counter()
-        train_all(points, (few,), replace(recipe, epochs=1, rungs=()), settings.seed)
-        seconds.append(perf_counter() - began)
-    return min(seconds) * steps / tried * recipe.mean_epochs * settings.folds
+        train_all(points, (few,), replace(recipe, epochs=epochs, rungs=()), settings.seed)
+        return perf_counter() - began
+
+    seconds = min(taken(tried), taken(tried))  # the first time, torch sets itself up
+    while seconds < ENOUGH and tried < steps:
+        tried = min(4 * tried, steps)
+        seconds = taken(tried)
+    if seconds < ENOUGH:  # machines are set up once for all epochs
+        seconds = max(1e-6, taken(tried, 1 + MORE) - seconds) / MORE
+    return seconds * steps / tried * recipe.mean_epochs * settings.folds
 
 
 def _batch_sizes(space: AnySpace) -> set[int]:

@@ -49,16 +49,29 @@ def labelled(lines: Iterable[tuple[str, RenderableType]]) -> Table:
     return table
 
 
-def heading(settings: Settings, facts: Facts, note: str = "") -> Table:
+def heading(settings: Settings, facts: Facts, note: str = "") -> Group:
     """What the data are, what is searched, and for how long; and a note on that."""
+    return Group(known(settings, facts), planned(settings, note))
+
+
+def known(settings: Settings, facts: Facts) -> Table:
+    """What the data are and what is searched: what can be said before anything takes its time."""
     spaces = settings.space.spaces if isinstance(settings.space, OneOf) else (settings.space,)
-    limits = [counted(settings.trials, "trial")] if settings.trials is not None else []
-    limits += [f"{settings.seconds:g} s"] if settings.seconds is not None else []
     return labelled(
         [
             *zip(("data", *[""] * len(facts.lines)), facts.lines, strict=False),
             *zip(("space", *[""] * len(spaces)), map(_said, spaces), strict=False),
             ("", _counted(facts)),
+        ]
+    )
+
+
+def planned(settings: Settings, note: str = "") -> Table:
+    """How it is searched, and for how long; and a note on that."""
+    limits = [counted(settings.trials, "trial")] if settings.trials is not None else []
+    limits += [f"{settings.seconds:g} s"] if settings.seconds is not None else []
+    return labelled(
+        [
             (
                 "search",
                 f"{settings.strategy}, {' or '.join(limits)}, {settings.population} candidates at a time"
@@ -133,10 +146,13 @@ def stopped(folder: Path, event: Event | None) -> str:
     go_on = f"Go on with: {resuming(folder)}"
     if event is None:
         return f"Stopped before the first trial.\n{go_on}"
+    are = "is" if event.done == 1 else "are"
     if event.stage == "rivals":
-        return f"Stopped: all {event.done} trials are kept in {folder}, the leaderboard is not done.\n{go_on}"
+        return (
+            f"Stopped: all {counted(event.done, 'trial')} {are} kept in {folder}, the leaderboard is not done.\n{go_on}"
+        )
     lost = f"the {event.size} in training are lost" if event.size else "none was in training"
-    return f"Stopped: {event.done} trials are kept in {folder}, {lost}.\n{go_on}"
+    return f"Stopped: {counted(event.done, 'trial')} {are} kept in {folder}, {lost}.\n{go_on}"
 
 
 def leaderboard(rows: Sequence[Row], facts: Facts, width: int = WIDTH) -> RenderableType:
@@ -269,7 +285,9 @@ def _print_generation(console: Console, event: Event, facts: Facts) -> None:
     if event.stage == "storing":
         best = _best(event, facts).plain.replace("\n", " · ")
         lost = f" ({_lost(event)})" if event.lost else ""
-        console.print(f"{event.done} trials, {event.elapsed:.1f} s, best so far: {best}{lost}", soft_wrap=True)
+        console.print(
+            f"{counted(event.done, 'trial')}, {event.elapsed:.1f} s, best so far: {best}{lost}", soft_wrap=True
+        )
     elif event.stage == "waiting":
         console.print(GONE)
     elif event.stage == "rivals":

@@ -92,7 +92,7 @@ class Settings:
             if value < 1:
                 raise ValueError(f"got {name}={value}: it must be at least 1")
         if self.seconds is not None and not 0 < self.seconds < math.inf:
-            raise ValueError(f"got seconds={self.seconds}: the time must be positive and finite")
+            raise ValueError(f"got {self.seconds} s: the time must be positive and finite")
         if self.recipe.inherit and self.strategy not in EVOLVING:
             raise ValueError(
                 f"got inherit with the strategy {self.strategy!r}: only children of {' or '.join(EVOLVING)} inherit, "

@@ -57,9 +57,14 @@ def resuming(folder: str | os.PathLike[str], ray: str | None = None) -> str:
 
 def refuse_used(folder: Path) -> None:
     """ValueError: there is something in the folder that a new run would mix with."""
-    if (folder / RUN).exists():
+    if (folder / CONFIG).exists():
         raise ValueError(
             f"{folder} already holds a run: go on with it by {resuming(folder)}, or give another folder with --out"
+        )
+    if (folder / RUN).exists():  # of data, modules or an objective that no folder holds
+        raise ValueError(
+            f"{folder} already holds a run that was begun from Python: go on with it there, by search.study.resume or "
+            "with resume=True, or give another folder"
         )
     if folder.exists() and (not folder.is_dir() or any(not path.name.startswith("lock") for path in folder.iterdir())):
         raise ValueError(f"{folder} is there already and is no run: give another folder with --out")

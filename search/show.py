@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -173,6 +174,8 @@ def answer(
 ) -> None:
     """Write what a saved machine answers to each row of a table as CSV: the prediction, then a probability a class.
 
+    Levels of categories that no training row had are told on the standard error.
+
     Parameters
     ----------
     ensemble : whether all finalists of a run answer together: by the mean of their probabilities, or of their values.
@@ -184,6 +187,8 @@ def answer(
     ValueError : a machine without an encoder, or a table that its encoder refuses; a graph space that is missing,
         needless or another.
     """
+    from search.data.table import listing, shown
+    from search.data.table import read as read_table
     from search.trained import answered, read
 
     files = [machine_file(place)]
@@ -192,8 +197,12 @@ def answer(
         if not files:
             raise FileNotFoundError(f"{place} has no ensemble: give the folder of a run that has come to its end")
     members = [read(path, space) for path in files]
-    encoder, found = members[0].encoder, answered(members, table)
+    encoder, (frame, _) = members[0].encoder, read_table(table)
+    found = answered(members, frame)
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([encoder.target, *(f"p({label})" for label in encoder.classes)])
     rows: Any = [()] * len(found.values) if found.probabilities is None else found.probabilities.tolist()
     writer.writerows([value, *row] for value, row in zip(found.values.tolist(), rows, strict=True))
+    if encoder.layout != "pixels" and (unseen := encoder.unseen(frame)):
+        each = [f"{shown(name)} ({listing(map(repr, levels), 3)})" for name, levels in unseen.items()]
+        print(f"note: no training row had these, so nothing tells them: {listing(each)}", file=sys.stderr)

@@ -23,6 +23,7 @@ from search.data.encoder import Encoder
 from search.data.series import from_series
 from search.exporting import Answering
 from search.shape import Shape
+from search.show import answer
 from search.trained import Trained, answered
 from search.trained import write as save
 
@@ -113,6 +114,28 @@ def imported(path):
 def said(path, table):
     written = imported(path)
     return written.predict(written.load(), table)
+
+
+def test_dates_with_dots_are_those_of_iso_in_the_file_too(cases):
+    _, path = cases["numbers"]
+    dotted = pl.col("day").dt.strftime("%d.%m.%Y"), pl.col("when").dt.strftime("%d.%m.%Y %H:%M")
+    assert torch.equal(said(path, FRAME.with_columns(dotted)), said(path, FRAME))
+    assert "Numbers in it are as 1234.5, without units or marks between thousands." in path.read_text()
+    assert "Numbers in it" not in cases["images"][1].read_text()
+
+
+def test_levels_that_no_training_row_had_are_told_beside_the_answers(folder, capsys):
+    rows = FRAME.drop(NAME, "label")
+    file = save(trained(from_frame(rows, "value", "t", 0).encoder), folder / "told.machgraph", {})
+    table = folder / "rows.csv"
+    answers = []
+    for kind in (["cat"] * ROWS, ["cow", "emu"] + ["cat"] * (ROWS - 2)):
+        rows.with_columns(pl.Series("kind", kind)).write_csv(table)
+        answer(file, table, sys.stdout)
+        answers.append(capsys.readouterr())
+    assert answers[0].err == ""
+    assert answers[1].err == "note: no training row had these, so nothing tells them: kind ('cow', 'emu')\n"
+    assert [len(said.out.splitlines()) for said in answers] == [ROWS + 1] * 2
 
 
 @pytest.fixture(scope="module")

@@ -223,6 +223,12 @@ def test_resume_extends_and_report_rewrites(folder, capsys):
     assert page.exists()
 
 
+def test_one_trial_is_told_as_one(finished, folder, capsys):
+    data = finished[0].parents[1] / "signs.csv"
+    _, _, err = machgraph(capsys, "search", data, "--target", "sign", "--trials", 1, "--out", "one")
+    assert "\n1 trial, " in err
+
+
 # ---- what is done with the winner -----------------------------------------------------------------------------------
 
 
@@ -379,7 +385,7 @@ def mistakes(folder):
         ("export plain.machgraph --out gone/net.pt2", "there is no folder gone: make it"),
         ("export grid.machgraph", "grid.machgraph was saved without the shape of its input"),
         ("predict plain.machgraph signs.csv --ensemble", "plain.machgraph has no ensemble"),
-        ("serch signs.csv", "no such command 'serch'. Did you mean 'search'?"),
+        ("serch signs.csv", "no such command 'serch' (did you mean 'search'?): see"),
         ("search signs.csv --tagret sign", "no such option: --tagret"),
         ("show ragged.json", "ragged.json describes no machine"),
         ("show typed.json", "typed.json describes no machine: got an activation of type int"),

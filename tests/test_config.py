@@ -53,6 +53,14 @@ def test_the_keys_are_the_parameters():
     assert set(KEYS["search"]) == settings - set(KEYS["data"]) - {"loading", "space", "recipe"} | {"time"}
 
 
+def test_what_is_not_set_is_written_as_a_comment():
+    text = to_toml(of("[search]\ntrials = 5"))
+    assert "\n# time = (not set)\n" in text
+    for name in ("data", "search", "recipe"):
+        (table,) = [part for part in text.split("\n\n") if part.startswith(f"[{name}]")]
+        assert {line.removeprefix("# ").split(" = ")[0] for line in table.strip().splitlines()[1:]} == set(KEYS[name])
+
+
 @pytest.mark.parametrize("table", KEYS)
 def test_the_documentation_has_each_key_where_it_belongs(table):
     (section,) = [part for part in DOCS.split("\n## ") if part.startswith(f"`[{table}]`")]

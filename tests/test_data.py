@@ -403,6 +403,11 @@ def test_encoding_names_what_is_wrong(people):
     encoder = from_frame(people, "bought").encoder
     with pytest.raises(ValueError, match=r"column 'height' is missing \(did you mean 'Heigth'\?\): the columns are"):
         encoder.encode(people.rename({"height": "Heigth"}))
+    with pytest.raises(ValueError, match=r"columns 'age', 'height' are missing: the columns are '"):
+        encoder.encode(people.drop("age", "height"))
+    near = people.with_columns(pl.col("age").alias("ages"))  # that is needed itself, so it can't be meant
+    with pytest.raises(ValueError, match="column 'age' is missing: the columns are '"):
+        from_frame(near, "bought").encoder.encode(near.drop("age"))
     with pytest.raises(ValueError, match="column 'age' has 'old' in row 3: a number was expected"):
         encoder.encode(people.with_columns(pl.Series("age", ["1", None, "old"] + ["4"] * 197)))
     with pytest.raises(ValueError, match="column 'joined' has 5 in row 1: a date was expected"):
@@ -499,6 +504,71 @@ def test_commas_in_numbers_are_understood_and_told(tmp_path, separator, cells, m
     assert np.array_equal(dataset.encoder.encode(tmp_path / "new.csv"), dataset.encoder.encode(frame[:5]))
 
 
+def test_the_separator_is_what_the_header_has_most_outside_of_quotes(tmp_path):
+    (tmp_path / "a.csv").write_text("area, m2;rooms;price\n1,5;2;3\n")
+    assert read(tmp_path / "a.csv")[0].columns == ["area, m2", "rooms", "price"]
+    (tmp_path / "b.csv").write_text('"a;b;c",price\n1,2\n')
+    assert read(tmp_path / "b.csv")[0].columns == ["a;b;c", "price"]
+
+
+def test_apostrophes_in_numbers_are_understood_and_told(tmp_path):
+    (tmp_path / "table.csv").write_text("x,y,z\n1'234'567.5,O'Neill,1'234\n-1’234,1'000,12'34\n12,a,3\n")
+    frame, told = read(tmp_path / "table.csv")
+    assert told == ["Apostrophes in numbers are taken for marks between thousands: x."]
+    assert frame["x"].to_list() == ["1234567.5", "-1234", "12"]
+    assert frame["y"].to_list() == ["O'Neill", "1'000", "a"]
+    assert frame["z"].to_list() == ["1'234", "12'34", "3"]
+
+
+def test_dots_that_may_stand_between_thousands_are_told(tmp_path):
+    for separator, doubtful in ((";", True), (",", False)):
+        rows = [("x", "y"), ("1.234", "1.5"), ("12", "2.345"), ("12.345", "3")]
+        (tmp_path / "table.csv").write_text("".join(separator.join(row) + "\n" for row in rows))
+        frame, told = read(tmp_path / "table.csv")
+        said = "Dots in numbers are taken for decimal points; where they stand between thousands, take them out: x."
+        assert told == [said] * doubtful
+        assert frame["x"].to_list() == ["1.234", "12", "12.345"]
+
+
+def test_dates_with_dots_are_those_of_iso(people):
+    iso = from_frame(people, "bought")
+    for form in ("%d.%m.%Y", "%-d.%-m.%Y %H:%M", "%d.%m.%Y %H:%M:%S"):
+        dotted = from_frame(people.with_columns(pl.col("joined").cast(pl.Datetime).dt.strftime(form)), "bought")
+        assert dotted.notes == iso.notes
+        assert np.array_equal(dotted.train.x, iso.train.x)
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        (
+            [f"{1 + i % 12}/{1 + i % 28}/20{i % 90 + 10}" for i in range(200)],
+            "dates are written as 2024-12-31 or 31.",
+        ),
+        ([f"CHF {i}'000" for i in range(200)], "numbers are written without units, as 1234.5: joined."),
+        ([f"{i} %" for i in range(200)], "numbers are written without units, as 1234.5: joined."),
+        ([f"H{i:03}" for i in range(200)], ""),
+        ([f"{i}B" for i in range(200)], ""),
+    ],
+)
+def test_text_that_looks_like_numbers_or_dates_is_told(people, cells, told):
+    notes = from_frame(people.with_columns(pl.Series("joined", cells)), "bought").notes
+    assert [note for note in notes if note.startswith("Read as text, since ")] == [
+        note for note in notes if told and told in note
+    ]
+    assert any(note.startswith("Dropped, as they name rows") and "joined" in note for note in notes)
+
+
+def test_numbers_with_units_to_answer_are_refused_with_what_to_write(people):
+    with pytest.raises(ValueError, match=r"has '\$0', but numbers are written without units, as 1234.5: correct it"):
+        from_frame(people.with_columns(pl.Series("cost", [f"${i}" for i in range(200)])), "cost")
+
+
+def test_names_of_several_words_are_quoted_in_notes(people):
+    notes = from_frame(people.rename({"joined": "joined, when"}), "bought").notes
+    assert any(note.endswith(": 'joined, when'.") for note in notes)
+
+
 @pytest.mark.parametrize("cell", ["1,5", "0,123", "1,2345", "12,34,567", "1,234,x", "1,,234"])
 def test_other_commas_are_left_alone(tmp_path, cell):
     (tmp_path / "table.csv").write_text(f'x,y\n"{cell}",1\n"1,234",2\n')
@@ -526,7 +596,7 @@ def test_errors_about_names_and_files(tmp_path, people):
             r"no bundled data set is called 'digit' \(did you mean 'digits'\?\): give one of digits, breast",
         ),
         ("digits", "bought", "'digits' brings its own target, 'digit'"),
-        (good, None, "needs a target: name one of its columns with --target, of age, height"),
+        (good, None, "needs a target: name one of its columns with --target, of 'age', 'height'"),
         (good, "brought", r"'brought' is not a column of good \(did you mean 'bought'\?\)"),
         (good, "joined", "target 'joined' holds dates"),
         (empty, "a", "empty.csv is empty"),

@@ -168,7 +168,7 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no run is in"):
         optimize(size, SPACE, SHAPE, trials=2, resume=True, out=tmp_path / "nothing")
     optimize(size, SPACE, SHAPE, trials=2, out=tmp_path / "run")
-    with pytest.raises(ValueError, match="already holds a run"):
+    with pytest.raises(ValueError, match=r"already holds a run that was begun from Python: .* resume=True"):
         optimize(size, SPACE, SHAPE, trials=2, out=tmp_path / "run")
     with pytest.raises(ValueError, match="seed=0, and not 3: a search goes on with what it was begun with"):
         optimize(size, SPACE, SHAPE, trials=2, seed=3, resume=True, out=tmp_path / "run")

@@ -86,6 +86,23 @@ def test_time_of_a_generation_is_that_of_its_batches(dataset, monkeypatch, sizes
     assert told == pytest.approx(an_epoch * wish.recipe.mean_epochs * folds, rel=0.05 if len(sizes) == 1 else 0.1)
 
 
+def test_what_it_takes_to_set_up_machines_is_not_counted_with_every_batch(dataset, monkeypatch):
+    """With a clock by which that takes 0.05 s, and a step of one candidate 0.1 ms."""
+    clock = [0.0]
+
+    def training(points, some, recipe, seed):
+        (few,) = some
+        steps = sum(recipe.steps(len(few.train), point.batch_size) for point in points)
+        clock[0] += 0.05 + 1e-4 * steps * recipe.epochs
+
+    monkeypatch.setattr(pace, "trainers", lambda space: (training, None))
+    monkeypatch.setattr(pace, "perf_counter", lambda: clock[0])
+    wish = settings(1.0, space=replace(SPACE, batch_sizes=(16,)))
+    steps = wish.population * wish.recipe.steps(len(dataset.train), 16)
+    told = pace.generation_seconds(wish, dataset)
+    assert told == pytest.approx(1e-4 * steps * wish.recipe.mean_epochs * wish.folds)
+
+
 def test_what_was_made_shorter_is_told_in_a_sentence():
     wish = settings(1.0)
     few = replace(wish, recipe=replace(wish.recipe, epochs=5, batches=2, rungs=(1, 2)))

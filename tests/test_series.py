@@ -186,7 +186,10 @@ def test_a_gap_is_the_value_before_it(wave):
     asked = np.concatenate([part.rows for part in parts(data)])
     assert sorted(set(range(LAGS, 120)) - set(asked.tolist())) == [20, 21, 90]
     assert "Nothing is asked of 4 steps without a value of 'sales'." in data.notes
-    assert "In a series a missing value is the last one before it, the median where none is." in data.notes
+    become = (
+        "Missing values become the last one before them or, where none is, the training median, which a feature marks"
+    )
+    assert f"{become}: sales (4)." in data.notes
     channels = data.encoder.channels(wave.with_columns(pl.Series("sales", sales)))
     value, missing = channels.T
     assert np.flatnonzero(missing).tolist() == holes
@@ -312,7 +315,7 @@ def test_a_forecast_with_further_channels(wave):
     assert said[4] == pytest.approx(last, rel=1e-5)
     assert len(forecast(data.encoder, outputs, wave[:100], 1)) == 1
     with pytest.raises(
-        ValueError, match="the steps after the first also need heat of the ones before: give them as fut"
+        ValueError, match="the steps after the first also need 'heat' of the ones before: give them as fut"
     ):
         forecast(data.encoder, outputs, wave[:100], 5)
     with pytest.raises(ValueError, match="got 3 future steps for 5 to answer: 4 are needed"):
@@ -334,7 +337,7 @@ def test_what_is_wrong_with_a_series(tmp_path, wave):
         ),
         (
             lambda: from_series(wave, lags=2),
-            "got a series without a target: name one of its columns, of day, heat, sale",
+            "got a series without a target: name one of its columns, of 'day', 'heat', 'sale",
         ),
         (lambda: from_series(wave, "sales", lags=0), "got lags=0: a whole number of at least 1 was expected"),
         (
@@ -352,9 +355,12 @@ def test_what_is_wrong_with_a_series(tmp_path, wave):
             lambda: from_series(wave, "sales", lags=2, exogenous=["head"]),
             r"'head' can't be a further channel \(did you m",
         ),
-        (lambda: from_series(wave, "sales", lags=2, exogenous=["sales"]), "the others beside 'sales' are heat"),
+        (lambda: from_series(wave, "sales", lags=2, exogenous=["sales"]), "the others beside 'sales' are 'heat'"),
         (lambda: from_series([1.0] * 50, lags=2), "target 'value' is 1.0 in every row"),
-        (lambda: from_series(["a", "b"] * 50, lags=2), "target 'value' has 'a' in row 1: regression needs numbers"),
+        (
+            lambda: from_series(["a", "b"] * 50, lags=2),
+            "target 'value' holds texts, as 'a': the steps of a series are numb",
+        ),
         (lambda: from_series(wave["sales"] - 100, lags=2, transform="sqrt"), "which has no square root"),
         (lambda: load(tmp_path / "shop.csv", lags=2), "shop.csv needs a target and lags to be a series"),
         (lambda: load("sunspots", "year"), "'sunspots' brings its own target, 'sunspots': leave out --target year"),

@@ -261,7 +261,7 @@ def test_what_is_wrong_with_a_held_out_part(xy, images):
         ((x, y), (x[:9], np.full(9, 7)), r"target 'y' has 7 in row 1: one of the classes in training \(0, 1\) was exp"),
         ((x, x[:, 0]), (x[:9], ["a"] * 9), "target 'y' has 'a' in row 1: a number was expected"),
         ((x, y), (x[:9], [None] * 9), "in the held-out part, no row has a value of 'y'"),
-        ((x, y), (x[:9, :2], y[:9]), "in the held-out part, column 'x2' is missing: the columns are x0, x1"),
+        ((x, y), (x[:9, :2], y[:9]), "in the held-out part, column 'x2' is missing: the columns are 'x0', 'x1'"),
         (
             (x, y),
             (x[:0], y[:0]),
@@ -317,7 +317,7 @@ def test_what_can_not_be_taken(xy):
         ((np.full((20, 4, 4), "a"), y[:20]), "got x of <U1: an image is of numbers"),
         ((np.ones((20, 4, 4)), np.arange(20) % 2), "x is the same in every training row"),
         (([[1], [2, 3]], [1, 2]), "got rows of x that differ in shape"),
-        ((pl.DataFrame({"a": [1, 2]}),), "got a table without a target: name one of its columns, of a"),
+        ((pl.DataFrame({"a": [1, 2]}),), "got a table without a target: name one of its columns, of 'a'"),
         ((pd.DataFrame([[1, 2]], columns=["a", "a"]), "a"), "got several columns called 'a'"),
         (({"a": [1, 2], "b": [1]}, "a"), "got columns of 1, 2 rows: give all of them the same number"),
         ((TensorDataset(torch.zeros(3, 2)),), r"sample 0 of the .* is no pair \(x, y\): a tuple of 1 was"),

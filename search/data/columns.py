@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from search.data.table import Kind, infer, listing, parse, plain
+from search.data.table import Kind, alike, infer, listing, parse, plain, shown
 from search.numbers import counted
 from search.shape import Shape
 
@@ -115,7 +115,7 @@ def fit_columns(frame: pl.DataFrame, training: NDArray[np.intp]) -> tuple[tuple[
     told: dict[str, list[str]] = {}
 
     def tell(what: str, which: str) -> None:
-        told.setdefault(what, []).append(which or "the one without a name")
+        told.setdefault(what, []).append(which)
 
     fitted = [_fit_column(series, training, tell) for series in frame]
     columns = tuple(column for column in fitted if column is not None)
@@ -150,33 +150,35 @@ def fit_pixels(
 
 
 def _fit_column(series: pl.Series, training: NDArray[np.intp], tell: Tell) -> Column | None:
-    name, cells = series.name, plain(series)
+    name, cells, called = series.name, plain(series), shown(series.name)
     if cells is None:
-        tell("Dropped, as neither numbers, texts nor dates", f"{name} ({series.dtype})")
+        tell("Dropped, as neither numbers, texts nor dates", f"{called} ({series.dtype})")
         return None
     kind, words = infer(cells)
     parsed = parse(cells, kind)
     seen = parsed[training]
+    if kind == "category" and (how := alike(seen)):
+        tell(f"Read as text, since {how}", called)
     if reason := _why_dropped(name, kind, seen):
-        tell(f"Dropped, {reason}", name)
+        tell(f"Dropped, {reason}", called)
         return None
     if kind == "category":
         return _fit_category(name, seen.to_list(), tell)
     if words:
-        tell(f"Texts among {kind}s count as missing", f"{name} ({listing(map(repr, words), 3)})")
+        tell(f"Texts among {kind}s count as missing", f"{called} ({listing(map(repr, words), 3)})")
     if infinite := int(parsed.is_infinite().sum()):
-        tell("Infinite values count as missing", f"{name} ({infinite})")
+        tell("Infinite values count as missing", f"{called} ({infinite})")
     values, missing = finite(seen), int(np.isnan(finite(parsed)).sum())
     present = values[~np.isnan(values)]
     gaps = len(present) < len(values)
     if missing:
         marked = ", which a feature marks" if gaps else ""
-        tell(f"Missing values become the training median{marked}", f"{name} ({missing})")
+        tell(f"Missing values become the training median{marked}", f"{called} ({missing})")
     periods: tuple[float, ...] = ()
     if kind == "date":
         hours = bool((present % 1).any())
         periods = (YEAR, WEEK, DAY) if hours else (YEAR, WEEK)
-        tell(f"Dates became days since 1970 and waves of {'year, week and day' if hours else 'year and week'}", name)
+        tell(f"Dates became days since 1970 and waves of {'year, week and day' if hours else 'year and week'}", called)
     return Column(name, kind, words, float(np.median(present)), gaps, periods)
 
 
@@ -201,7 +203,7 @@ def _fit_category(name: str, texts: Sequence[str | None], tell: Tell) -> Column:
     levels: list[str | None] = [*sorted(ranked[:MOST_LEVELS]), *[None] * (None in texts)]
     rarer = len(ranked[MOST_LEVELS:])
     what = "Categories, one feature a level, none for a level not seen in training"
-    tell(what, f"{name} ({len(levels)}{f', and one that {rarer} rarer levels share' if rarer else ''})")
+    tell(what, f"{shown(name)} ({len(levels)}{f', and one that {rarer} rarer levels share' if rarer else ''})")
     return Column(name, "category", levels=tuple(levels), other=rarer > 0)
 
 

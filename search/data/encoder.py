@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from search.data.channels import encode_channels
 from search.data.columns import Column, Floats, moments
 from search.data.frames import array_of, frame_of, is_frame, table_of
-from search.data.table import listing, nearest, read
+from search.data.table import listing, nearest, parse, plain, read
 from search.data.target import Label, Task
 from search.data.transform import NONE, Transform, fit_transform
 from search.data.windows import channels_of, ordered, windows
@@ -104,6 +104,22 @@ class Encoder:
                 scaled = self._pixels(table) if self.layout == "pixels" else self._features(table)
         return self.clipped(scaled)
 
+    def unseen(self, table: Any) -> dict[str, list[str]]:
+        """Of a frame, the levels of each category that no training row had, where nothing tells them.
+
+        Examples
+        --------
+        >>> encoder = Encoder((Column("city", "category", levels=("Bonn", "Oslo")),), (0, 0), (1, 1), "regression", "y")
+        >>> encoder.unseen({"city": ["Rome", "Bonn", None]})
+        {'city': ['Rome']}
+        """
+        frame, found = self._frame(table), {}
+        for column in self.columns:
+            if column.kind == "category" and not column.other and (cells := plain(frame[column.name])) is not None:
+                levels = set(parse(cells, "category").drop_nulls()) - set(column.levels)
+                found[column.name] = sorted(levels)
+        return {name: levels for name, levels in found.items() if levels}
+
     def channels(self, table: Any) -> Floats:
         """The scaled channels of each step of a series, ``(steps, channels)``, in the order of time."""
         frame = self._frame(read(table)[0] if isinstance(table, str | os.PathLike) else table)
@@ -133,12 +149,11 @@ class Encoder:
     def _frame(self, table: Any) -> pl.DataFrame:
         """A frame with all of the columns."""
         frame = frame_of(table, index=self.layout == "series") if is_frame(table) else table_of(array_of(table))
-        for column in self.columns:
-            if column.name not in frame.columns:
-                raise ValueError(
-                    f"column '{column.name}' is missing{nearest(column.name, frame.columns)}: "
-                    f"the columns are {listing(frame.columns)}"
-                )
+        needed = [column.name for column in self.columns]
+        if missing := [name for name in needed if name not in frame.columns]:
+            which = f"column {missing[0]!r} is" if len(missing) == 1 else f"columns {listing(map(repr, missing))} are"
+            close = nearest(missing[0], set(frame.columns).difference(needed)) if len(missing) == 1 else ""
+            raise ValueError(f"{which} missing{close}: the columns are {listing(map(repr, frame.columns), 20)}")
         return frame
 
     def scaled(self, values: Floats) -> NDArray[np.float32]:

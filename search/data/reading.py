@@ -90,7 +90,7 @@ def dataset(
     options: Any = {"seed": seed, **shares, **rows}
     if is_frame(data) and (target is None or isinstance(target, str)):
         if target is None:
-            columns = listing(frame_of(data).columns, 20)
+            columns = listing(map(repr, frame_of(data).columns), 20)
             raise ValueError(f"got a table without a target: name one of its columns, of {columns}")
         found = from_frame(data, target, name or "table", **options)
     else:
@@ -176,7 +176,7 @@ def load(
     frame, told = read(source)
     if target is None:
         raise ValueError(
-            f"{name} needs a target: name one of its columns with --target, of {listing(frame.columns, 20)}"
+            f"{name} needs a target: name one of its columns with --target, of {listing(map(repr, frame.columns), 20)}"
         )
     others = None if held_out is None else read(held_out)[0]
     found = from_frame(frame, target, Path(name).stem, seed, image=image, held_out=others, **shares)

@@ -21,7 +21,7 @@ from search.data.encoder import Encoder
 from search.data.frames import array_of, column_of, frame_of, is_frame, is_made_by, table_of
 from search.data.parts import Dataset
 from search.data.sources import part
-from search.data.table import listing, nearest, read, require
+from search.data.table import infer, listing, nearest, plain, read, require
 from search.data.target import FEWEST_ROWS, answers_of
 from search.data.transform import NONE
 from search.data.windows import channels_of, ordered, time_of
@@ -54,7 +54,7 @@ def load_series(
     frame, told = read(source)
     if target is None or lags is None:
         raise ValueError(
-            f"{name} needs a target and lags to be a series: name a column of {listing(frame.columns, 20)}, "
+            f"{name} needs a target and lags to be a series: name a column of {listing(map(repr, frame.columns), 20)}, "
             "and say how many steps back a step is answered from"
         )
     return from_series(frame, target, **{"lags": lags, "name": Path(name).stem, **options}).noting(*told)
@@ -117,6 +117,12 @@ def from_series(
     notes = [f"The steps are in the order of {repr(time) if time else 'the rows'}."]
     frame, uneven = ordered(frame, time) if time else (frame, "")
     frame = _chosen(frame, target, exogenous)
+    cells = plain(frame[target])
+    if cells is not None and cells.count() and infer(cells)[0] == "category":
+        raise ValueError(
+            f"target '{target}' holds texts, as {cells.drop_nulls()[0]!r}: the steps of a series are numbers, "
+            "so name another target, or leave out the lags to learn classes of rows"
+        )
     answered = answers_of(frame[target], target, "regression")
     steps = int(answered.rows[-1]) + 1
     ends = steps - np.array([_share(validation, steps) + _share(test, steps), _share(test, steps), 0])
@@ -133,8 +139,8 @@ def from_series(
         raise ValueError(f"target '{target}' is the same in every step of training: there is nothing to learn")
     if gaps := steps - len(answered.rows):
         told.append(f"Nothing is asked of {counted(gaps, 'step')} without a value of '{target}'.")
-    if any(note.startswith("Missing values") for note in told):
-        told.append("In a series a missing value is the last one before it, the median where none is.")
+    carried = "the last one before them or, where none is, the training median"
+    told = [note.replace("the training median", carried) for note in told]
     encoder = Encoder(
         columns, (), (), "regression", target,
         image=(1, lags), layout="series", time=time,
@@ -181,7 +187,7 @@ def forecast(
     others = np.zeros((max(0, steps - 1), len(window) - own))
     if others.size:
         if future is None:
-            names = listing(column.name for column in encoder.columns[1:])
+            names = listing(repr(column.name) for column in encoder.columns[1:])
             raise ValueError(f"the steps after the first also need {names} of the ones before: give them as future")
         others = encoder.channels(_without_target(future, encoder.target))[:, own:]
         if len(others) < steps - 1:
@@ -220,11 +226,13 @@ def _table(data: Any, target: str | None) -> tuple[pl.DataFrame, str]:
             data = {target: column_of(target, data)}
     frame = frame_of(data, index=True)
     if target is None:
-        raise ValueError(f"got a series without a target: name one of its columns, of {listing(frame.columns, 20)}")
+        raise ValueError(
+            f"got a series without a target: name one of its columns, of {listing(map(repr, frame.columns), 20)}"
+        )
     if target not in frame.columns:
         raise ValueError(
             f"'{target}' is not a column of the series{nearest(target, frame.columns)}: "
-            f"the columns are {listing(frame.columns, 20)}"
+            f"the columns are {listing(map(repr, frame.columns), 20)}"
         )
     return frame, target
 
@@ -237,7 +245,7 @@ def _chosen(frame: pl.DataFrame, target: str, exogenous: Sequence[str] | None) -
         if name not in frame.columns or name == target:
             raise ValueError(
                 f"'{name}' can't be a further channel{nearest(name, frame.columns)}: "
-                f"the others beside '{target}' are {listing(frame.drop(target).columns, 20)}"
+                f"the others beside '{target}' are {listing(map(repr, frame.drop(target).columns), 20)}"
             )
     return frame.select(target, *exogenous)
 

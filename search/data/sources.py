@@ -14,7 +14,7 @@ from search.data.encoder import Encoder, Layout
 from search.data.frames import array_of, column_of, frame_of, is_frame, is_made_by, table_of
 from search.data.parts import Dataset, Part
 from search.data.splitting import Rows, split
-from search.data.table import listing, nearest
+from search.data.table import listing, nearest, shown
 from search.data.target import Answered, Task, answers_of, numbered
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def from_frame(
         if target not in table.columns:
             raise ValueError(
                 f"'{target}' is not a column of {which}{nearest(target, table.columns)}: "
-                f"the columns are {listing(table.columns, 20)}"
+                f"the columns are {listing(map(repr, table.columns), 20)}"
             )
         return table[target], table.drop(target)
 
@@ -70,7 +70,7 @@ def from_frame(
     other = None if held_out is None else parted(held_out, "the held-out part")
     dataset = _assembled(name, target, column, inputs, fit, other, seed, task, validation, test)
     if other is not None and (more := [column for column in other[1].columns if column not in inputs.columns]):
-        dataset = dataset.noting(f"Columns of the held-out part alone are left out: {listing(more)}.")
+        dataset = dataset.noting(f"Columns of the held-out part alone are left out: {listing(map(shown, more))}.")
     return dataset
 
 

@@ -17,11 +17,21 @@ if TYPE_CHECKING:  # polars belongs to the extra [data]: it is imported when a t
 Kind = Literal["number", "date", "category"]
 
 MISSING = ("", "na", "n/a", "nan", "null", "?", "-")  # texts that mean "no value", whatever their case
-DATE_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y/%m/%d")
+ISO_DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y/%m/%d")
+DATE_FORMATS = (*ISO_DATES, "%d.%m.%Y", "%d.%m.%Y %H:%M:%S%.f", "%d.%m.%Y %H:%M")  # with dots the day is always first
 ZONED_DATE = "%+"  # ISO 8601 with an offset from UTC
 THOUSANDS = r"^[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$"
 DECIMAL_COMMA = r"^[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+([eE][+-]?\d+)?$"
+APOSTROPHES = r"^[+-]?[1-9]\d{0,2}(['’]\d{3})+(\.\d*)?$"
+DOTTED = r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$"  # a number whose dots may be marks between thousands
+ALIKE = {  # how to write what such texts are meant to be
+    "dates are written as 2024-12-31 or 31.12.2024": (r"^\d{1,2}[/-]\d{1,2}[/-]\d{2,4}\b|^\d{1,2}\.\d{1,2}\.\d\d$"),
+    "numbers are written without units, as 1234.5": (
+        r"^([$€£¥]|[A-Z]{2,3}\.?\s)\s?[+-]?\d[\d.,'’]*$|^[+-]?\d[\d.,'’]*(\s?[%°$€£¥]|\s[[:alpha:]][[:alpha:]²³/]{0,5})$"
+    ),
+}
 MARKED = r"^[+-]?[1-9]\d{0,2}(m\d{3})+([^\dm]|$)"  # a number with marks m between thousands
+ONE_WORD = re.compile(r"[\w.-]+")
 DUPLICATE = re.compile(r"_duplicated_\d+$")
 NEARLY_ALL = 0.9  # a column of text is numbers (or dates) when at least this share of its texts is
 MICROSECONDS_A_DAY = 86_400_000_000
@@ -69,7 +79,11 @@ def read(path: str | os.PathLike[str]) -> tuple[pl.DataFrame, list[str]]:
     twins = [name for name in frame.columns if DUPLICATE.sub("", name) in set(frame.columns) - {name}]
     if twins:  # polars has renamed the second
         raise ValueError(f"{path} has two columns called '{DUPLICATE.sub('', twins[0])}': give each its own name")
-    return _without_commas(frame, separator == ";") if suffix == ".csv" else (frame, [])
+    if suffix != ".csv":
+        return frame, []
+    frame, told = _without_commas(frame, separator == ";")
+    frame, more = _without_apostrophes(frame)
+    return frame, [*told, *more, *_of_dots(frame, separator == ";")]
 
 
 def _without_commas(frame: pl.DataFrame, decimal: bool) -> tuple[pl.DataFrame, list[str]]:
@@ -86,8 +100,47 @@ def _without_commas(frame: pl.DataFrame, decimal: bool) -> tuple[pl.DataFrame, l
             bare = pl.select(pl.when(marked).then(text.str.replace_all(mark, "", literal=True)).otherwise(text))
             changed.append(bare.to_series().str.replace(point, ".", literal=True).alias(series.name))
     meaning = "decimal commas" if decimal else "marks between thousands"
-    told = [f"Commas in numbers are taken for {meaning}: {listing(s.name for s in changed)}."] if changed else []
+    told = [f"Commas in numbers are taken for {meaning}: {listing(shown(s.name) for s in changed)}."] if changed else []
     return frame.with_columns(changed), told
+
+
+def _without_apostrophes(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """The same of apostrophes, as in 1'234'567.5."""
+    changed = []
+    for series in frame:
+        text = series.str.strip_chars()
+        having = text.filter(text.str.contains("['’]"))
+        if len(having) and having.str.contains(APOSTROPHES).all():
+            changed.append(text.str.replace_all("['’]", ""))
+    names = listing(shown(s.name) for s in changed)
+    told = [f"Apostrophes in numbers are taken for marks between thousands: {names}."] if changed else []
+    return frame.with_columns(changed), told
+
+
+def _of_dots(frame: pl.DataFrame, decimal: bool) -> list[str]:
+    """A sentence on dots that may be meant as marks between thousands where commas are decimal."""
+    if not decimal:
+        return []
+    doubtful = []
+    for series in frame:
+        text = series.str.strip_chars()
+        having = text.filter(text.str.contains(".", literal=True))
+        if len(having) and having.str.contains(DOTTED).all():
+            doubtful.append(shown(series.name))
+    said = "Dots in numbers are taken for decimal points; where they stand between thousands, take them out"
+    return [f"{said}: {listing(doubtful)}."] if doubtful else []
+
+
+def alike(texts: pl.Series) -> str:
+    """How to write what texts are meant to be that are neither numbers nor dates but look so; empty if they don't.
+
+    >>> import polars as pl
+    >>> alike(pl.Series(["12/31/2024", "1/5/2023"]))
+    'dates are written as 2024-12-31 or 31.12.2024'
+    """
+    texts = texts.drop_nulls()
+    least = max(1, NEARLY_ALL * len(texts))
+    return next((how for how, form in ALIKE.items() if texts.str.contains(form).sum() >= least), "")
 
 
 def require(module: str, package: str, who: str = "data sets") -> None:
@@ -99,10 +152,10 @@ def require(module: str, package: str, who: str = "data sets") -> None:
 
 
 def _separator(path: Path) -> str:
-    """The separator that the header uses: a comma, unless it has none but has semicolons or tabs."""
+    """The separator that the header uses most, outside of quotes: a comma, semicolons or tabs."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        header = file.readline()
-    return "," if "," in header else max(",;\t", key=header.count)
+        header = re.sub('"[^"]*"', "", file.readline())
+    return max(",;\t", key=header.count)
 
 
 def plain(series: pl.Series) -> pl.Series | None:
@@ -174,6 +227,15 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     by_lower = {choice.lower(): choice for choice in choices}
     close = get_close_matches(word.lower(), by_lower, 1)
     return f" (did you mean '{by_lower[close[0]]}'?)" if close else ""
+
+
+def shown(name: str) -> str:
+    """The name of a column as it stands in a sentence: in quotes where it is not one word.
+
+    >>> shown("area"), shown("rent, monthly")
+    ('area', "'rent, monthly'")
+    """
+    return name if ONE_WORD.fullmatch(name) else repr(name) if name else "the one without a name"
 
 
 def listing(items: Iterable[object], most: int = 8) -> str:

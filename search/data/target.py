@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.data.columns import finite
-from search.data.table import infer, listing, parse, plain
+from search.data.table import alike, infer, listing, parse, plain
 from search.numbers import counted
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ def answers_of(column: pl.Series, target: str, task: Task | None) -> Answered:
         return Answered(np.flatnonzero(known), values, (), tuple(notes))
     classes = tuple(distinct.astype(int).tolist() if whole else distinct.tolist())
     if single := [repr(label) for label, count in zip(classes, counts, strict=True) if count == 1]:
+        if how := "" if numeric else alike(cells):
+            raise ValueError(f"target '{target}' has {single[0]}, but {how}: correct it")
         raise ValueError(
             f"target '{target}' has classes of one row ({listing(single, 3)}; {len(classes)} classes in {rows} rows): "
             "each class needs two, so drop or merge them, or ask for regression if they are numbers"

@@ -81,7 +81,8 @@ def ordered(frame: pl.DataFrame, time: str) -> tuple[pl.DataFrame, str]:
     """
     if time not in frame.columns:
         raise ValueError(
-            f"'{time}' is not a column{nearest(time, frame.columns)}: the columns are {listing(frame.columns, 20)}"
+            f"'{time}' is not a column{nearest(time, frame.columns)}: "
+            f"the columns are {listing(map(repr, frame.columns), 20)}"
         )
     cells = plain(frame[time])
     kind, words = ("category", ()) if cells is None else infer(cells)
