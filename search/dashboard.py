@@ -27,7 +27,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.database import place_of
+from search.database import file_place, place_of
 from search.graph.point import GraphPoint
 from search.importance import NAMES, traits
 from search.point import AnyPoint
@@ -110,7 +110,7 @@ def snapshot(folder: Path) -> list[Stored]:
                 source.backup(target)
         except sqlite3.Error as error:
             raise OSError(f"can't read {path}: {error}") from None
-        with Store(Path(copied), place=place_of(Path(copied))) as store:
+        with Store(Path(copied), place=file_place(Path(copied))) as store:
             return store.read()
 
 

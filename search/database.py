@@ -63,19 +63,16 @@ def place_of(folder: Path) -> Place:
 
     Raises
     ------
-    ValueError : in a database, and the environment does not say at what address, or at another.
+    ValueError : in a database, and the environment does not say at what address.
     """
     told = _told(folder)
     if told is None:
-        return _file(folder)
-    url, shown = database(), told["database"]
-    if url is None:
+        return file_place(folder)
+    if (url := database()) is None:
         raise ValueError(
-            f"the study of {folder} is in the database {shown}: set {VARIABLE} to its address with the password, or to "
-            "a file that holds it"
+            f"the study of {folder} is in the database {told['database']}: set {VARIABLE} to its address with the "
+            "password, or to a file that holds it"
         )
-    if masked(url) != shown:
-        raise ValueError(f"{VARIABLE} is {masked(url)}, and the study of {folder} is in {shown}: set it to that one")
     return Place(url, told["study"])
 
 
@@ -87,7 +84,7 @@ def new_place(folder: Path) -> Place:
     ValueError, ImportError : as ``database``.
     """
     url = database()
-    return _file(folder) if url is None else Place(url, folder.resolve().name)
+    return file_place(folder) if url is None else Place(url, folder.resolve().name)
 
 
 def database() -> URL | None:
@@ -112,8 +109,11 @@ def database() -> URL | None:
                 f"{VARIABLE} is neither an address nor a file that is there: give it as "
                 "postgresql://USER:PASSWORD@HOST/DATABASE, or as the path of a file that holds that"
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{source} can't be read ({error}): give one that holds an address") from None
+        except (OSError, UnicodeDecodeError):  # what it says may be an address of another form, with its password
+            raise ValueError(
+                f"what {VARIABLE} names can't be read: give it as postgresql://USER:PASSWORD@HOST/DATABASE, or as the "
+                "path of a file that holds that"
+            ) from None
     try:
         url = make_url(wish)
     except (ArgumentError, ValueError):  # whose messages hold parts of it
@@ -125,7 +125,8 @@ def database() -> URL | None:
     return url.set(drivername="postgresql+psycopg")
 
 
-def _file(folder: Path) -> Place:
+def file_place(folder: Path) -> Place:
+    """In a file of the run's folder."""
     return Place(URL.create("sqlite", database=str(folder / STUDY)), NAME)
 
 

@@ -44,8 +44,7 @@ def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (G
     The middle width of dense machines is a power of two around twice the square root of the number of rows, from 16 to
     128, at least as wide as the output where that allows it, and no wider than 16 where it has more than ``2^18``
     weights from the input. Below 1,000 rows there are two hidden blocks at most: what more of them fit better they
-    answer worse; of series three, which all hear each other, for with fewer shortcuts they fit as well and tell new
-    steps worse. All are relu, which no other activation was better than, and none is as fast. Recurrences, which
+    answer worse. All are relu, which no other activation was better than, and none is as fast. Recurrences, which
     `space_of_kind` has, are left out: of most series they fit better what they are chosen by, and tell new steps worse
     (``experiments.kinds``). The learning rates suit AdamW with one cycle. Weight decay is a prior, whose share falls as
     data come in: it is ``400 / n_samples`` or a third of it; of dense machines below 1,000 rows, rather that or three
@@ -108,8 +107,6 @@ def space_of_kind(kind: Kind, shape: Shape, n_samples: int, transforms: tuple[st
         "transforms": transforms,
     }
     if kind == "dense":
-        if axes == 1:
-            training |= {"shortcuts": "all", "max_blocks": 3}
         return Space(widths=(middle // 2, middle, 2 * middle), **training)
     if kind == "recurrence":
         training |= {"activations": ("tanh", "relu"), "max_blocks": 3}

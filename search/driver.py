@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from search.canonical import canonical, key
-from search.database import new_place, place_of
+from search.database import file_place, new_place, place_of
 from search.facts import Facts
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
@@ -41,7 +41,7 @@ from search.run import (
     write_ledger,
     write_run,
 )
-from search.store import Generation, Store, Stored, only_writer, quiet, refuse_known
+from search.store import Generation, Store, Stored, beginning, only_writer, quiet, refuse_known
 from search.strategy import Proposal, Strategy, strategy
 from search.work import Pending, Task, Work
 
@@ -96,28 +96,37 @@ class Result:
 Listener = Callable[[Event], None]
 
 
-def start(settings: Settings, facts: Facts, work: Work, folder: Path, on_event: Listener) -> Result:
+def start(
+    settings: Settings, facts: Facts, work: Work, folder: Path, on_event: Listener, *, in_folder: bool = False
+) -> Result:
     """Search in a new folder.
+
+    Parameters
+    ----------
+    in_folder : whether the study is in the folder, even if the environment names a database.
 
     Raises
     ------
-    ValueError : there is something in the folder, or an unknown strategy.
+    ValueError : there is something in the folder, a database has a study of its name, or an unknown strategy.
     BlockingIOError : another process searches there.
     OSError : the folder can't be written, or the disk is full; finished generations are kept.
     """
     refuse_used(folder)
     chosen = _strategy(settings, facts)  # an unknown one leaves no folder behind
-    refuse_known(folder)
+    place = file_place(folder) if in_folder else new_place(folder)
+    refuse_known(folder, place)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"can't make the folder {folder} ({error.strerror}): choose another with --out") from None
     with only_writer(folder), quiet():
         refuse_used(folder)
-        write_run(folder, settings, facts, new_place(folder).told)
-        with Store(folder, len(settings.objectives)) as store:
-            store.hold()
+        with beginning(folder, place):
+            write_run(folder, settings, facts, place.told)
+            store = Store(folder, len(settings.objectives), place)
             store.keep_settings()
+        with store:
+            store.hold()
             return _told(_Driver(settings, facts, work, chosen, folder, store, on_event))
 
 
@@ -136,7 +145,9 @@ def go_on(
     BlockingIOError : another process searches there.
     OSError : the folder can't be written, or the disk is full; finished generations are kept.
     """
-    with only_writer(folder), quiet(), Store(folder, len(settings.objectives)) as store:
+    place = place_of(folder)
+    made = len(settings.objectives) if place.is_file else None  # a search may have been killed before it was
+    with only_writer(folder), quiet(), Store(folder, made, place) as store:
         store.hold()
         stored = store.read() if more else []
         trials, elapsed = len(stored), stored[-1].generation.elapsed if stored else 0.0
@@ -145,7 +156,7 @@ def go_on(
             trials=None if settings.trials is None else settings.trials + trials,
             seconds=None if settings.seconds is None else settings.seconds + elapsed,
         )
-        write_run(folder, settings, facts, place_of(folder).told)
+        write_run(folder, settings, facts, place.told)
         store.keep_settings()
         return _told(_Driver(settings, facts, work, _strategy(settings, facts), folder, store, on_event))
 
@@ -342,23 +353,25 @@ class _Driver:
         progress(0, len(one.allowed))
         outcomes = dict(zip(one.allowed, one.pending(progress), strict=True))
         self.waiting.popleft()
+        own = list[Record]()
         for number, (proposal, keyed) in enumerate(zip(one.proposals, one.keys, strict=True), one.first):
             point = proposal.point
             if number in outcomes:
                 record = _record(number, keyed, point, outcomes[number], one.found[number])
             elif number in one.found:
                 record = _infeasible(number, keyed, point, one.found[number])
-            else:
+            elif keyed in self.owners:
                 record = _duplicate(number, point, self.records[self.owners[keyed]])
-            self.told(proposal, replace(record, parent=_parent(proposal)))
-        own = self.records[one.first :]
+            else:
+                record = _duplicate(number, point, next(before for before in own if before.key == keyed))
+            own.append(replace(record, parent=_parent(proposal)))
         self.best = best([*([self.best] if self.best else []), *own], settings)
         if self.best is not None and self.best.number in outcomes:
             # Before the records: a machine without its record is found again, a record without its machine is not.
             self.work.keep(self.best, outcomes[self.best.number])
         if self.parents:
-            for number in (n for n in outcomes if self.records[n].is_valid):
-                self.parents.write(number, outcomes[number].machines)
+            for record in (record for record in own if record.number in outcomes and record.is_valid):
+                self.parents.write(record.number, outcomes[record.number].machines)
         generation = Generation(one.first, one.size, perf_counter() - self.began)
         self.store.append(
             [
@@ -367,6 +380,8 @@ class _Driver:
             ],
             lambda: self.tell("waiting"),
         )
+        for proposal, record in zip(one.proposals, own, strict=True):
+            self.told(proposal, record)
         self.generations.append(generation)
         self.lasted.append(generation.elapsed - one.began)
         self.leave_parents()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from search.data import Dataset
 from search.data.encoder import Encoder
+from search.data.transform import GIVEN
 from search.facts import Facts
 from search.graph.space import GraphSpace
 from search.graph.training import refit_graphs, train_graphs
@@ -127,11 +128,18 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
         outputs = _sharpness(outcomes) * one.outputs(machine, "test")
         said.append(one.in_the_given_unit(outputs, _noise(outcomes)))
 
+    def given(point: AnyPoint, outcomes: Sequence[Outcome]) -> Dataset:
+        """The data set, for outputs in its own unit: where that is the one that was learned, they leave noise."""
+        noise = _noise(outcomes) if point.transform == GIVEN else 0.0
+        return replace(dataset, encoder=dataset.encoder.noisy(noise))
+
     def encoder(i: int) -> Encoder:
         return lessons[best[i].canonical.transform].dataset.encoder.noisy(_noise(results[i]))
 
     (first, *rivals) = [
-        held_out(row(name, point, outcomes, facts, costs(point)), said[i * seeds : (i + 1) * seeds], dataset)
+        held_out(
+            row(name, point, outcomes, facts, costs(point)), said[i * seeds : (i + 1) * seeds], given(point, outcomes)
+        )
         for i, (name, point, outcomes) in enumerate(named)
     ]
     rows = [replace(first, trial=winner.number)]
@@ -142,7 +150,7 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
         )
     ]
     if len(best) > 1 and said:
-        rows.append(together([said[0], *said[len(named) * seeds :]], rows[: len(best)], dataset))
+        rows.append(together([said[0], *said[len(named) * seeds :]], rows[: len(best)], given(*members[0])))
     others = [*rivals, reference(dataset) if said else None]
     return Final(
         (*rows, *(rival for rival in others if rival)),

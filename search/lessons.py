@@ -13,7 +13,7 @@ from torch import Tensor
 from machgraph.parametric_machine import ParametricMachine
 from machgraph.training import Batches, Objective, batches
 from search.data import Dataset, Part
-from search.data.transform import GIVEN
+from search.data.transform import GIVEN, NONE
 from search.graph.network import Network
 from search.machine import answers, laid_out, reading
 from search.point import Kind, Point
@@ -126,11 +126,11 @@ class Lessons:
     def measured(self, outputs: Outputs) -> tuple[Outputs, float]:
         """What a machine says of the validation part in the given unit, and how much it leaves unexplained of it.
 
-        The second is 0 where nothing is transformed: then nobody asks.
+        The second is 0 where nothing is transformed.
         """
-        if self.dataset is self.given:
-            return outputs, 0.0
-        noise = float(np.sqrt(np.mean((outputs[:, 0] - self.dataset.validation.y) ** 2)))
+        noise = 0.0
+        if self.dataset.encoder.transform != NONE:
+            noise = float(np.sqrt(np.mean((outputs[:, 0] - self.dataset.validation.y) ** 2)))
         return self.in_the_given_unit(outputs, noise), noise
 
     def _disturbed(self, x: Features, number: int, course: Course) -> Features:

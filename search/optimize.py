@@ -26,6 +26,7 @@ from search.recipe import Recipe
 from search.record import Record, Row, Settings
 from search.run import BEST, RUN, free_folder, read_facts, read_settings, refuse_used
 from search.shape import Shape
+from search.store import restore
 from search.suggest import DIFFERENTIABLE
 from search.work import Pending, Task
 from search.workers import employed, manned
@@ -123,6 +124,7 @@ def optimize(
         raise ValueError("got resume without a folder: give the one of the search to go on with as out")
     folder = Path(out) if out is not None else free_folder(Path("runs", name.rsplit(".", 1)[-1].strip("<>")))
     if resume:
+        restore(folder)
         if ray is not None and workers is None:
             settings = replace(settings, workers=read_settings(folder).workers)
         _refuse_others(folder, settings, facts)
@@ -185,6 +187,8 @@ class _OwnWork:
 
     def end(self, ranked: Sequence[Record], settings: Settings) -> list[Row]:
         """There are no data, so nobody to compare the winner with."""
+        if not (self.folder / BEST).exists():  # where the folder was made anew
+            self.keep(ranked[0], self._outcome(ranked[0].canonical))
         return []
 
     def _outcome(self, point: AnyPoint) -> Outcome:
@@ -263,7 +267,7 @@ def _refuse_others(folder: Path, settings: Settings, facts: Facts) -> None:
         raise ValueError(f"{folder} was begun with another objective or shape, {begun.source}: give the same again")
     if isinstance(begun.space, GraphSpace) and isinstance(settings.space, GraphSpace) and begun.space != settings.space:
         raise ValueError(f"{folder} was begun with another graph space: {difference(begun.space, settings.space)}")
-    for name in ("seed", "strategy", "population", "workers", "space", "constraints"):
+    for name in ("seed", "strategy", "population", "workers", "gpus", "space", "constraints"):
         if getattr(begun, name) != getattr(settings, name):
             raise ValueError(
                 f"{folder / RUN} has {name}={getattr(begun, name)!r}, and not {getattr(settings, name)!r}: "

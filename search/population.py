@@ -22,6 +22,7 @@ from machgraph.population import Candidate, Population
 from machgraph.regularize import shrink_blocks
 from machgraph.training import Optimizer
 from search.data import Dataset, Part
+from search.data.transform import NONE
 from search.lessons import Course, Lessons, current
 from search.machine import answers, build
 from search.objectives import order
@@ -56,8 +57,8 @@ class Outcome:
     seconds : that a thread took for it.
     sharpness : what outputs are multiplied with, so that classes are as probable as they are frequent: see
         ``machgraph.Population.calibrate``; 1 for values.
-    noise : of values that are learned under a transform of the point's, the standard deviation of what is left
-        unexplained of what is learned, so that answers are right on average: see ``Encoder.noisy``; 0 for others.
+    noise : of values that are learned under a transform, the standard deviation of what is left unexplained of what is
+        learned, so that answers are right on average: see ``Encoder.noisy``; 0 for others.
     machine : with the weights of its best epoch, of the first fold: a parametric machine, or of a graph space a
         ``search.graph.network.Network``.
     machines : of each fold, where children may inherit from them.
@@ -335,8 +336,9 @@ def _measured(population: Population, lessons: Lessons, kind: Kind) -> dict[Cand
     if lessons.dataset is not lessons.given:
         return {candidate: _in_the_given_unit(candidate, lessons) for candidate in population.candidates}
     variance = float(lessons.dataset.validation.y.var())
+    transformed = lessons.dataset.encoder.transform != NONE
     return {
-        candidate: (loss, 1 - loss / variance if variance else float("nan"), 1.0, 0.0)
+        candidate: (loss, 1 - loss / variance if variance else float("nan"), 1.0, loss**0.5 if transformed else 0.0)
         for candidate, (loss, _) in zip(population.candidates, population.measure(data), strict=True)
     }
 

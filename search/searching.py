@@ -89,7 +89,7 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
         else:
             folder, removal = Path(self.out) if self.resume else free_folder(Path(self.out)), None
         try:
-            result = _run(settings, dataset, folder, self.verbose)
+            result = _run(settings, dataset, folder, self.verbose, in_folder=self.out is None)
             if not result.rows or result.rows[0].point is None:
                 why = next((f", the first as {one.reason}" for one in result.records if one.reason), "")
                 raise ValueError(
@@ -182,12 +182,15 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
         return {name: value for name, value in super().__getstate__().items() if name != "_removal"}
 
 
-def _run(settings: Settings, dataset: Dataset, folder: Path, verbose: int) -> Result:
-    """The search, begun or gone on with, silent or before the user's eyes."""
+def _run(settings: Settings, dataset: Dataset, folder: Path, verbose: int, *, in_folder: bool) -> Result:
+    """The search, begun or gone on with, silent or before the user's eyes; a temporary folder has its study itself."""
     from search import study
     from search.run import RUN
+    from search.store import restore
 
-    search = _go_on if (folder / RUN).exists() else study.run
+    if not in_folder:
+        restore(folder)
+    search = _go_on if (folder / RUN).exists() else partial(study.run, in_folder=in_folder)
     with one_thread():
         if not verbose:
             return search(settings, dataset, folder, lambda event: None)

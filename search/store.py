@@ -5,12 +5,14 @@ interrupts a search no trial there is running or half there. It is written as on
 few queries more.
 """
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,24 @@ from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from search.database import NAME, Place, new_place, place_of
 from search.one_of import AnySpace
-from search.run import RUN, STUDY, Record, read_settings, replace_text, resuming
+from search.run import RUN, STUDY, Record, read_settings, refuse_used, replace_text, resuming
 
 TRIAL = "machgraph"  # the attribute of a trial that holds all of it
 SETTINGS = "run"  # the attribute of a study that holds the settings, where they have to be found without the folder
 PATIENCE = 600.0  # seconds that a database which has gone is waited for
 PAUSE = 2.0  # between two tries
+CONNECTION = {  # a connection that was cut is noticed on both sides within a minute, and not after hours
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "options": "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
+}
 
 
 @dataclass(frozen=True)
@@ -124,27 +134,34 @@ def _told(what: str, then: Callable[[], str] = str) -> Iterator[None]:
         raise OSError(f"can't {what}: {said}{then()}") from None
 
 
+def _is_gone(error: Exception) -> bool:
+    """Whether it is the way to the database that failed, and not what was asked of it."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return isinstance(cause, OperationalError | InterfaceError)
+
+
 class Store:
-    """The study of a run, which is made when it is missing; leaving its context closes it.
+    """The study of a run; leaving its context closes it.
 
     Parameters
     ----------
     folder : of the run.
-    objectives : number of values of a trial, where the study is made.
+    objectives : number of values of a trial, where the study is made if it is missing; ``None``: it must be there.
     place : where it is; that of the run in the folder if not given.
 
     Raises
     ------
     OSError : the database can't be read or written.
+    FileNotFoundError : the study is not there.
     ValueError : nobody says where it is.
     """
 
-    def __init__(self, folder: Path, objectives: int = 1, place: Place | None = None) -> None:
-        self._folder, self._objectives = folder, objectives
+    def __init__(self, folder: Path, objectives: int | None = None, place: Place | None = None) -> None:
+        self._folder = folder
         self._place = place_of(folder) if place is None else place
         self._writer: Connection | None = None
         with _told(f"open {self._place.shown}", self._mending):
-            self._open()
+            self._open(objectives)
 
     def _mending(self) -> str:
         return ": put a copy back, or delete it to begin the same search anew" if self._place.is_file else ""
@@ -152,19 +169,21 @@ class Store:
     def _going_on(self) -> str:
         return f"; all trials before are kept: put it right, and go on with: {resuming(self._folder)}"
 
-    def _open(self) -> None:
-        self._storage = optuna.storages.RDBStorage(
-            self._place.url.render_as_string(hide_password=False),
-            engine_kwargs={} if self._place.is_file else {"pool_pre_ping": True},
-        )
+    def _open(self, objectives: int | None = None) -> None:
+        self._storage = storage_of(self._place)
         try:
             self._study = optuna.load_study(storage=self._storage, study_name=self._place.study)
         except KeyError:
-            directions = [StudyDirection.MINIMIZE] * self._objectives
+            if objectives is None:
+                raise FileNotFoundError(
+                    f"there is no study '{self._place.study}' in {self._place.shown}: put it back, or begin a new "
+                    "search in another folder"
+                ) from None
+            directions = [StudyDirection.MINIMIZE] * objectives
             self._study = optuna.create_study(
                 storage=self._storage, study_name=self._place.study, directions=directions
             )
-        self._held = len(self._study.get_trials(deepcopy=False))
+        self._held = len(self._trials())  # by number, from 0 on without a gap
 
     def __enter__(self) -> "Store":
         return self
@@ -188,8 +207,15 @@ class Store:
         ValueError : another version of machgraph has stored them.
         """
         with _told(f"read {self._place.shown}"):
-            trials = self._study.get_trials(deepcopy=False)
-        return [_stored(trial) for trial in trials]
+            return [_stored(trial) for trial in self._trials()]
+
+    def _trials(self) -> list[FrozenTrial]:
+        """Up to the first that is not there: a database may have been put back as it was before.
+
+        Where the answer to a commit was lost, Optuna has made it twice.
+        """
+        found = {_attribute(trial)["record"]["number"]: trial for trial in self._study.get_trials(deepcopy=False)}
+        return [found[number] for number in takewhile(found.__contains__, count())]
 
     def append(self, trials: Sequence[Stored], waiting: Callable[[], None] = lambda: None) -> None:
         """Add finished trials; those that are there already are left as they are.
@@ -202,7 +228,7 @@ class Store:
 
         Raises
         ------
-        OSError : the disk is full, or the database can't be written; what was added before is there.
+        OSError : the disk is full, or the database can't be written or has lost trials; what was added before is there.
         BlockingIOError : another process has taken the run over, while the database was gone.
         """
         with _told(f"write {self._place.shown}", self._going_on):
@@ -217,8 +243,11 @@ class Store:
                     self.hold()
                     self._add(trials)
                     return
-                except (StorageInternalError, SQLAlchemyError):
-                    if time.monotonic() > until:
+                except BlockingIOError:  # the lock of a connection that was cut, which the database has yet to notice
+                    if not is_gone or time.monotonic() > until:
+                        raise
+                except (StorageInternalError, SQLAlchemyError) as error:
+                    if time.monotonic() > until or not _is_gone(error):
                         raise
                     if not is_gone:
                         waiting()
@@ -226,10 +255,20 @@ class Store:
                 time.sleep(PAUSE)
 
     def _add(self, trials: Sequence[Stored]) -> None:
-        for one in trials:
-            if one.record.number >= self._held:
-                self._study.add_trial(_trial(one))
-                self._held += 1
+        first, end = trials[0].record.number, trials[-1].record.number + 1
+        if self._held > end:
+            raise OSError(
+                f"another process has gone on with the study '{self._place.study}' in {self._place.shown}, which has "
+                f"{self._held} trials: look at it there"
+            )
+        if self._held < first:
+            raise OSError(
+                f"{self._place.shown} has lost the trials from {self._held} on, as if it had been put back to an "
+                f"earlier state: go on from there with: {resuming(self._folder)}"
+            )
+        for one in trials[self._held - first :]:
+            self._study.add_trial(_trial(one))
+            self._held += 1
 
     def _reopen(self) -> None:
         """Connect anew, and see what is there."""
@@ -252,16 +291,7 @@ class Store:
         if self._writer is not None:
             self._writer.execute(text("SELECT 1"))  # fails if the connection, and the lock with it, was lost
             return
-        connection = create_engine(self._place.url, isolation_level="AUTOCOMMIT").connect()
-        lock = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-        if not connection.execute(lock, {"name": f"machgraph {self._place.study}"}).scalar():
-            connection.close()
-            connection.engine.dispose()
-            raise BlockingIOError(
-                f"the study '{self._place.study}' in {self._place.shown} is being searched by another process: let it "
-                "end, or stop it"
-            )
-        self._writer = connection
+        self._writer = held(self._place)
 
     def keep_settings(self) -> None:
         """Where the study is not in a file: beside it ``run.json``, so that the search can go on without the folder."""
@@ -270,18 +300,65 @@ class Store:
                 self._study.set_user_attr(SETTINGS, (self._folder / RUN).read_text(encoding="utf-8"))
 
 
-def refuse_known(folder: Path) -> None:
-    """ValueError: the database that the environment names has a study of the folder's name already."""
-    place = new_place(folder)
+def storage_of(place: Place) -> optuna.storages.RDBStorage:
+    """Optuna's storage of a place."""
+    options = {} if place.is_file else {"pool_pre_ping": True, "connect_args": CONNECTION}
+    return optuna.storages.RDBStorage(place.url.render_as_string(hide_password=False), engine_kwargs=options)
+
+
+def held(place: Place) -> Connection:
+    """A connection that holds a study in a database for this process; BlockingIOError: another one does."""
+    connection = create_engine(place.url, isolation_level="AUTOCOMMIT", connect_args=CONNECTION).connect()
+    lock = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+    if not connection.execute(lock, {"name": f"machgraph {place.study}"}).scalar():
+        connection.close()
+        connection.engine.dispose()
+        raise BlockingIOError(
+            f"the study '{place.study}' in {place.shown} is being searched by another process: let it end, or stop it"
+        )
+    return connection
+
+
+@contextmanager
+def beginning(folder: Path, place: Place) -> Iterator[None]:
+    """While a new run is written down: nobody else begins one whose study has this name.
+
+    Raises
+    ------
+    ValueError : the database has a study of that name.
+    BlockingIOError : another process searches it.
+    """
     if place.is_file:
+        yield
         return
-    with _told(f"open {place.shown}"), quiet():
-        storage = optuna.storages.RDBStorage(place.url.render_as_string(hide_password=False))
+    with _told(f"open {place.shown}"):
+        connection = held(place)
         try:
-            names = optuna.study.get_all_study_names(storage)
+            refuse_known(folder, place)
+            yield
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock_all()"))  # before the connection ends, some time later
+            connection.close()
+            connection.engine.dispose()
+
+
+@contextmanager
+def _looked_into(place: Place) -> Iterator[optuna.storages.RDBStorage]:
+    with _told(f"open {place.shown}"), quiet():
+        storage = storage_of(place)
+        try:
+            yield storage
         finally:
             storage.remove_session()
             storage.engine.dispose()
+
+
+def refuse_known(folder: Path, place: Place) -> None:
+    """ValueError: the database has a study of that name already."""
+    if place.is_file:
+        return
+    with _looked_into(place) as storage:
+        names = optuna.study.get_all_study_names(storage)
     if place.study in names:
         raise ValueError(
             f"the database {place.shown} has a study '{place.study}' already: go on with it by {resuming(folder)}, or "
@@ -290,18 +367,25 @@ def refuse_known(folder: Path) -> None:
 
 
 def restore(folder: Path) -> None:
-    """Write the ``run.json`` of a run whose folder is not here, if its study is in the database."""
+    """Write the ``run.json`` of a run whose folder is not here, if its study is in the database.
+
+    Raises
+    ------
+    ValueError : there is something else in the folder, or the search needs more of its folder than that.
+    """
     if (folder / RUN).exists() or (place := new_place(folder)).is_file:
         return
-    with _told(f"open {place.shown}"), quiet():
-        storage = optuna.storages.RDBStorage(place.url.render_as_string(hide_password=False))
+    with _looked_into(place) as storage:
         try:
             content = optuna.load_study(storage=storage, study_name=place.study).user_attrs[SETTINGS]
         except KeyError:  # no such study, or nothing of ours
             return
-        finally:
-            storage.remove_session()
-            storage.engine.dispose()
+    refuse_used(folder)
+    if json.loads(content)["settings"]["recipe"]["inherit"]:
+        raise ValueError(
+            f"the study '{place.study}' in {place.shown} was begun with inherit, and the weights of parents are in its "
+            "folder alone: go on there"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     replace_text(folder / RUN, content)
 
@@ -350,14 +434,18 @@ def _trial(stored: Stored) -> FrozenTrial:
     return create_trial(state=stored.state, values=stored.values, user_attrs={TRIAL: attribute})
 
 
-def _stored(trial: FrozenTrial) -> Stored:
-    """What was stored so."""
+def _attribute(trial: FrozenTrial) -> Any:
+    """All that a trial holds."""
     if TRIAL not in trial.user_attrs:
         raise ValueError(
             "the run was begun by another version of machgraph, which stored its trials otherwise: read it with that "
             "version, or start a new search"
         )
-    found = trial.user_attrs[TRIAL]
+    return trial.user_attrs[TRIAL]
+
+
+def _stored(trial: FrozenTrial) -> Stored:
+    found = _attribute(trial)
     return Stored(
         Record.from_dict(found["record"]),
         Generation(**found["generation"]),

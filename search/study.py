@@ -32,6 +32,7 @@ def run(
     on_event: Listener = lambda event: None,
     *,
     ray: str | None = None,
+    in_folder: bool = False,
 ) -> Result:
     """Search, and write everything into a new folder.
 
@@ -43,6 +44,7 @@ def run(
     on_event : told of every step, in the same thread.
     ray : the address of a Ray cluster, whose nodes train, as ``search.cluster.Cluster`` takes it; with as many workers
         as it has room for now, where the settings have none.
+    in_folder : whether the study is in the folder, even if the environment names a database.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def run(
     settings = manned(settings, ray)
     facts = facts_of(dataset, settings)
     with employed(OnData(settings, facts, dataset, folder), ray) as work:
-        return start(settings, facts, work, folder, on_event)
+        return start(settings, facts, work, folder, on_event, in_folder=in_folder)
 
 
 def refuse_unfit(settings: Settings, dataset: Dataset) -> None:

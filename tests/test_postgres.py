@@ -10,14 +10,17 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Timer
 
+import numpy as np
 import optuna
 import pytest
-from test_study import dataset, ledger, quiet, same, settings, source
+from sqlalchemy import create_engine, text
+from test_study import Cut, cut_at, dataset, ledger, quiet, same, settings, source
 
-from search import store, study
+from search import ArchitectureSearchClassifier, store, study
 from search.dashboard import snapshot
-from search.database import VARIABLE, database
+from search.database import VARIABLE, database, place_of
 from search.run import RUN, STUDY, read_records
 from search.store import Store, load_study
 
@@ -147,6 +150,72 @@ def test_the_database_may_be_stopped_and_started_in_the_middle(
     same(folder, whole)
 
 
+def test_a_commit_whose_answer_was_lost_counts_once(named, whole, source, dataset, tmp_path, monkeypatch):
+    """Optuna makes it again by itself, with another connection, so that it is there twice."""
+    add, folder = optuna.Study.add_trial, tmp_path / "twice"
+
+    def twice(self, trial):
+        for _ in range(2 if trial.user_attrs[store.TRIAL]["record"]["number"] in (9, 20) else 1):
+            add(self, trial)
+
+    monkeypatch.setattr(optuna.Study, "add_trial", twice)
+    with pytest.raises(Cut):
+        study.run(settings(source), dataset, folder, cut_at("storing", 18))
+    study.resume(folder, dataset=dataset)
+    same(folder, whole)
+    assert [record.number for record in read_records(folder)] == [record.number for record in read_records(whole)]
+
+
+def test_a_database_that_was_put_back_is_told_and_the_search_goes_on_from_there(
+    server, named, whole, source, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(store, "PAUSE", 0.2)
+    monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda seconds: None)
+    folder = tmp_path / "back"
+
+    def put_back(place):
+        engine = create_engine(place.url)
+        numbers = "(SELECT trial_id FROM trials JOIN studies USING (study_id) "
+        numbers += f"WHERE study_name = '{place.study}' AND number >= 15)"
+        with engine.begin() as connection:
+            for table in ("trial_user_attributes", "trial_values", "trials"):
+                connection.execute(text(f"DELETE FROM {table} WHERE trial_id IN {numbers}"))
+        engine.dispose()
+
+    def on_event(event):
+        if event.stage == "training" and event.done == 18 and server.is_up:
+            put_back(place_of(folder))
+            server.stop()
+        if event.stage == "waiting":
+            server.start()
+
+    with pytest.raises(OSError, match=r"has lost the trials from 15 on, .*: machgraph resume .*back"):
+        study.run(settings(source), dataset, folder, on_event)
+    assert len(read_records(folder)) == 15
+    study.resume(folder, dataset=dataset)
+    same(folder, whole)
+
+
+def test_the_lock_of_a_connection_that_was_cut_is_waited_for(
+    server, named, whole, source, dataset, tmp_path, monkeypatch
+):
+    """The database holds it until it notices: here another connection does, for a second."""
+    monkeypatch.setattr(store, "PAUSE", 0.2)
+    monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda seconds: None)
+    folder = tmp_path / "cut"
+
+    def on_event(event):
+        if event.stage == "training" and event.done == 12:
+            server.stop()
+        if event.stage == "waiting":
+            server.start()
+            connection = store.held(place_of(folder))
+            Timer(1.0, lambda: (connection.close(), connection.engine.dispose())).start()
+
+    study.run(settings(source), dataset, folder, on_event)
+    same(folder, whole)
+
+
 def test_a_database_that_stays_away_ends_the_search_with_all_that_it_has(
     server, named, whole, source, dataset, tmp_path, monkeypatch
 ):
@@ -224,7 +293,7 @@ def test_a_run_says_where_its_study_is(server, named, source, dataset, tmp_path,
     with pytest.raises(ValueError, match=rf"is in the database postgresql://ada:\*\*\*@.*: set {VARIABLE} to"):
         study.resume(tmp_path / "told", dataset=dataset)
     monkeypatch.setenv(VARIABLE, server.url.replace("/postgres", "/template1"))
-    with pytest.raises(ValueError, match=r"template1, and the study of .*told is in postgresql://.*/postgres: set it"):
+    with pytest.raises(FileNotFoundError, match=r"there is no study 'told' in postgresql://.*/template1: put it back"):
         read_records(tmp_path / "told")
 
 
@@ -251,3 +320,12 @@ def test_what_is_no_database_is_told_without_its_password(source, tmp_path, addr
     assert said in " ".join(done.stderr.split())
     assert PASSWORD not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_estimator_without_a_folder_leaves_the_database_alone(monkeypatch):
+    """Its search is over with it."""
+    monkeypatch.setenv(VARIABLE, "postgresql://ada:nobody@127.0.0.1:1/db")
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    model = ArchitectureSearchClassifier(n_trials=4, population=4, epochs=2, folds=2, finalists=1, seeds=1)
+    model.fit(x, (x[:, 0] > 0).astype(int))
+    assert len(model.study_.trials) == 4
