@@ -12,7 +12,7 @@ from machgraph.training import Objective, Optimizer, batches
 
 
 def warm_up(dtype: torch.dtype = torch.float32) -> bool:
-    """Compile what solves and what trains machines of this type; false if numba is missing.
+    """Compile what solves, trains and, in double precision, answers; false if numba is missing.
 
     Examples
     --------
@@ -27,6 +27,8 @@ def warm_up(dtype: torch.dtype = torch.float32) -> bool:
     population = Population(Objective("squared_error"))
     population.enter(machine, Optimizer())
     population.descend(batches(x, x[:, :1], 2)[0], [1.0])
+    with torch.no_grad():
+        machine.double()(x.double())
     return True
 
 

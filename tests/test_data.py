@@ -564,6 +564,14 @@ def test_numbers_with_units_to_answer_are_refused_with_what_to_write(people):
         from_frame(people.with_columns(pl.Series("cost", [f"${i}" for i in range(200)])), "cost")
 
 
+def test_what_differs_in_case_alone_is_told(people):
+    cities = ["Bonn", "bonn", "Oslo", "Rome"] * 50
+    answers = ["yes", "Yes", "no", "no"] * 50
+    notes = from_frame(people.with_columns(pl.Series("city", cities), pl.Series("bought", answers)), "bought").notes
+    assert "Levels that differ in case alone are kept apart: city ('Bonn', 'bonn')." in notes
+    assert "Classes that differ in case alone are kept apart: 'Yes', 'yes'." in notes
+
+
 def test_names_of_several_words_are_quoted_in_notes(people):
     notes = from_frame(people.rename({"joined": "joined, when"}), "bought").notes
     assert any(note.endswith(": 'joined, when'.") for note in notes)

@@ -533,6 +533,12 @@ def test_another_process_takes_the_code_from_disk():
     assert "compiling" not in told
 
 
+def test_what_is_compiled_ahead_of_time_answers_in_double_precision_too():
+    program = "from machgraph.kernels import entry; from machgraph.warm_up import warm_up; warm_up()"
+    lines, _ = python(program + "; print(len(entry.forward.signatures), len(entry.backward.signatures))")
+    assert lines == ["2 1"]
+
+
 def test_no_two_compiled_functions_share_a_name(tmp_path):
     """Kept code is put together by these. Compiled anew, in haste."""
     lines, told = python(SOLVE + NAMES, NUMBA_OPT="0", NUMBA_CACHE_DIR=str(tmp_path))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from search.data.table import Kind, alike, infer, listing, parse, plain, shown
+from search.data.table import Kind, alike, infer, listing, parse, plain, shown, twins
 from search.numbers import counted
 from search.shape import Shape
 
@@ -204,6 +204,9 @@ def _fit_category(name: str, texts: Sequence[str | None], tell: Tell) -> Column:
     rarer = len(ranked[MOST_LEVELS:])
     what = "Categories, one feature a level, none for a level not seen in training"
     tell(what, f"{shown(name)} ({len(levels)}{f', and one that {rarer} rarer levels share' if rarer else ''})")
+    if same := twins(counts):
+        told = f"{shown(name)} ({listing(map(repr, same), 3)})"
+        tell("Levels that differ in case alone are kept apart", told)
     return Column(name, "category", levels=tuple(levels), other=rarer > 0)
 
 

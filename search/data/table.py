@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
@@ -76,9 +77,9 @@ def read(path: str | os.PathLike[str]) -> tuple[pl.DataFrame, list[str]]:
         raise ValueError(f"{path} can't be read as {kind}: {reason}{advice}") from None
     if not frame.height or not frame.width:
         raise ValueError(f"{path} has no rows: a header and rows were expected")
-    twins = [name for name in frame.columns if DUPLICATE.sub("", name) in set(frame.columns) - {name}]
-    if twins:  # polars has renamed the second
-        raise ValueError(f"{path} has two columns called '{DUPLICATE.sub('', twins[0])}': give each its own name")
+    double = [name for name in frame.columns if DUPLICATE.sub("", name) in set(frame.columns) - {name}]
+    if double:  # polars has renamed the second
+        raise ValueError(f"{path} has two columns called '{DUPLICATE.sub('', double[0])}': give each its own name")
     if suffix != ".csv":
         return frame, []
     frame, told = _without_commas(frame, separator == ";")
@@ -227,6 +228,17 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     by_lower = {choice.lower(): choice for choice in choices}
     close = get_close_matches(word.lower(), by_lower, 1)
     return f" (did you mean '{by_lower[close[0]]}'?)" if close else ""
+
+
+def twins(levels: Iterable[str]) -> list[str]:
+    """Those that differ from another in case alone, sorted.
+
+    >>> twins(["no", "yes", "Yes"])
+    ['Yes', 'yes']
+    """
+    levels = sorted(levels)
+    folded = Counter(level.casefold() for level in levels)
+    return [level for level in levels if folded[level.casefold()] > 1]
 
 
 def shown(name: str) -> str:

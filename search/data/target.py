@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.data.columns import finite
-from search.data.table import alike, infer, listing, parse, plain
+from search.data.table import alike, infer, listing, parse, plain, twins
 from search.numbers import counted
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def answers_of(column: pl.Series, target: str, task: Task | None) -> Answered:
             f"target '{target}' has classes of one row ({listing(single, 3)}; {len(classes)} classes in {rows} rows): "
             "each class needs two, so drop or merge them, or ask for regression if they are numbers"
         )
+    if not numeric and (same := twins(classes)):
+        notes.append(f"Classes that differ in case alone are kept apart: {listing(map(repr, same))}.")
     return Answered(np.flatnonzero(known), codes, classes, tuple(notes))
 
 
