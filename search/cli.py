@@ -294,7 +294,7 @@ def predict(
 ) -> None:
     """Answer every row of a table, as CSV on the standard output: the answer, and for classes their probabilities.
 
-    Of a series: every step that has enough before it, and the next one after the last.
+    Of a series: every step that has enough before it, with its time, and the next one after the last.
 
     Example: machgraph predict runs/digits new.csv > answers.csv
     """

@@ -113,6 +113,14 @@ def shown(console: Console, facts: Facts, epochs: int) -> Iterator[Callable[[Eve
         yield lambda event: live.update(_status(event, facts, epochs))
 
 
+def _then(result: Result) -> str:
+    """What to type next: of rows of one's own there are more to be answered."""
+    if Path(result.settings.source).suffix and not result.facts.objective:
+        space = [] if result.settings.graph is None else ["--space", result.settings.graph]
+        return shlex.join(["machgraph", "predict", str(result.folder), "NEW.csv", *space])
+    return shlex.join(["machgraph", "show", str(result.folder)])
+
+
 def ending(result: Result, width: int = WIDTH) -> RenderableType:
     """What was found, where it is, and what to type next, in so many columns."""
     folder, winner = result.folder, next(iter(result.rows), None)
@@ -137,7 +145,7 @@ def ending(result: Result, width: int = WIDTH) -> RenderableType:
         labelled(
             [("report", str(folder / "report.html")), ("machine", str(folder / BEST)), ("ledger", str(folder / LEDGER))]
         ),
-        Text(f"\nnext: machgraph show {shlex.quote(str(folder))}"),
+        Text(f"\nnext: {_then(result)}"),
     )
 
 

@@ -174,6 +174,7 @@ def answer(
 ) -> None:
     """Write what a saved machine answers to each row of a table as CSV: the prediction, then a probability a class.
 
+    Before the answers to a series with a column of time is the time that each is of; that after the last has none.
     Levels of categories that no training row had are told on the standard error.
 
     Parameters
@@ -189,6 +190,7 @@ def answer(
     """
     from search.data.table import listing, shown
     from search.data.table import read as read_table
+    from search.data.windows import times_of
     from search.trained import answered, read
 
     files = [machine_file(place)]
@@ -199,10 +201,16 @@ def answer(
     members = [read(path, space) for path in files]
     encoder, (frame, _) = members[0].encoder, read_table(table)
     found = answered(members, frame)
+    rows: Any = [[value] for value in found.values.tolist()]
+    if found.probabilities is not None:
+        rows = [row + probabilities for row, probabilities in zip(rows, found.probabilities.tolist(), strict=True)]
+    names = [encoder.target, *(f"p({label})" for label in encoder.classes)]
+    if encoder.time and encoder.time in frame.columns:
+        names, times = [encoder.time, *names], times_of(frame, encoder.time)[encoder.lags :]
+        rows = [[time, *row] for time, row in zip([*times, ""], rows, strict=True)]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([encoder.target, *(f"p({label})" for label in encoder.classes)])
-    rows: Any = [()] * len(found.values) if found.probabilities is None else found.probabilities.tolist()
-    writer.writerows([value, *row] for value, row in zip(found.values.tolist(), rows, strict=True))
+    writer.writerow(names)
+    writer.writerows(rows)
     if encoder.layout != "pixels" and (unseen := encoder.unseen(frame)):
         each = [f"{shown(name)} ({listing(map(repr, levels), 3)})" for name, levels in unseen.items()]
         print(f"note: no training row had these, so nothing tells them: {listing(each)}", file=sys.stderr)

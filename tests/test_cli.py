@@ -117,7 +117,7 @@ def test_search_prints_leaderboard_and_what_to_type_next(finished):
         shown = [float(f"{value:.4f}") for value in (row.loss, row.score, row.test_score) if value is not None]
         assert shown == decimals(line)[: len(shown)]
         assert (f" {row.test_sd:.4f}".replace(" 0", " ") if row.test_sd is not None else "") in line
-    assert lines[-1] == f"next: machgraph show {folder.relative_to(folder.parents[1])}"
+    assert lines[-1] == f"next: machgraph predict {folder.relative_to(folder.parents[1])} NEW.csv"
 
 
 def test_same_command_gives_the_same_search_and_never_overwrites(finished, folder, capsys):
@@ -182,7 +182,7 @@ def test_without_a_folder_the_next_free_one_is_taken(finished, folder, capsys):
     for name in ("signs", "signs-2", "signs-3"):
         code, out, _ = machgraph(capsys, "search", data, "--target", "sign", "--trials", 1)
         assert code == 0
-        assert out.splitlines()[-1] == f"next: machgraph show runs/{name}"
+        assert out.splitlines()[-1] == f"next: machgraph predict runs/{name} NEW.csv"
         assert len(read_records(folder / "runs" / name)) == 1
 
 
@@ -206,7 +206,7 @@ def test_interrupt_says_what_is_kept_and_how_to_go_on(finished, folder, capsys, 
     ]
     code, out, _ = machgraph(capsys, "resume", "signs")
     assert code == 0
-    assert "next: machgraph show signs" in out
+    assert "next: machgraph predict signs NEW.csv" in out
     keys = [[record.key for record in read_records(run)] for run in (finished[0], "signs")]
     assert keys[0] == keys[1]
 

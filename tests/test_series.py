@@ -1,5 +1,6 @@
 """Series: windows of the past, parts in the order of time, nothing known too early, and forecasts step by step."""
 
+import io
 import subprocess
 import sys
 from datetime import date, datetime
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 from statsmodels.datasets import sunspots
 from statsmodels.tsa.ar_model import AutoReg
 
+import machgraph as mg
 from search.data import dataset, load
 from search.data.encoder import Encoder
 from search.data.series import forecast, from_series, load_series
 from search.data.splitting import rolling
 from search.data.transform import TRANSFORMS, fit_transform
 from search.shape import Shape
+from search.show import answer
+from search.trained import Trained, write
 
 LAGS = 4
 
@@ -49,6 +53,22 @@ def test_a_series_without_a_test_is_all_to_be_learned_from(wave):
     data = from_series(wave, "sales", lags=LAGS, test=0)
     assert (len(data.train), len(data.validation), len(data.test)) == (120 - 19 - LAGS, 19, 0)
     assert data.validation.rows[-1] == 119
+
+
+def test_answers_to_a_series_tell_what_time_each_is_of(wave, tmp_path):
+    data = from_series(wave, "sales", lags=LAGS)
+    machine = mg.DenseMachine((data.n_inputs, 1), activation="identity")
+    file = write(Trained(machine, data.encoder, data.shape), tmp_path / "sales.machgraph", {})
+    told = []
+    for name, table in (("new", wave.sample(fraction=1.0, shuffle=True, seed=1)), ("bare", wave.drop("day"))):
+        table.write_csv(tmp_path / f"{name}.csv")
+        out = io.StringIO()
+        answer(file, tmp_path / f"{name}.csv", out)
+        told.append([line.split(",") for line in out.getvalue().splitlines()])
+    new, bare = told
+    assert [row[0] for row in new] == ["day", *map(str, wave["day"][LAGS:]), ""]
+    assert [row[1:] for row in new] == bare
+    assert len(bare) == 1 + 120 - LAGS + 1
 
 
 # ---- sunspots

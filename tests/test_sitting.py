@@ -107,12 +107,12 @@ def test_results_alone_are_on_a_piped_standard_output(signs, capsys):
     code, out, err = machgraph(capsys, *signs)
     assert code == 0
     assert out.startswith("trials ")
-    assert out.splitlines()[-1] == "next: machgraph show runs/signs"
+    assert out.splitlines()[-1] == "next: machgraph predict runs/signs NEW.csv"
     assert err.startswith("data ")
     assert "2 trials, " in err
     code, out, err = machgraph(capsys, "resume", "runs/signs", "--trials", 1, "--quiet")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "next: machgraph show runs/signs"
+    assert out.splitlines()[-1] == "next: machgraph predict runs/signs NEW.csv"
 
 
 def test_a_search_that_knows_all_networks_says_so(signs, folder, capsys):

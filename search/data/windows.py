@@ -72,6 +72,14 @@ def time_of(frame: pl.DataFrame, target: str) -> str:
     return next((found[0] for found in (dates, counters) if len(found) == 1), "")
 
 
+def times_of(frame: pl.DataFrame, time: str) -> list[str]:
+    """The cells of a column of dates or numbers in the order of the steps, which ``ordered`` accepts."""
+    cells = plain(frame[time])
+    assert cells is not None  # it would not be accepted
+    order = np.argsort(finite(parse(cells, infer(cells)[0])), kind="stable")
+    return [str(frame[time][int(place)]) for place in order]
+
+
 def ordered(frame: pl.DataFrame, time: str) -> tuple[pl.DataFrame, str]:
     """The steps in the order of a column of dates or numbers, without this column; and a sentence if they are uneven.
 
