@@ -1,4 +1,4 @@
-"""Dense machines with all shortcuts, with any, and recurrences, as what a search of a series chooses from.
+"""Dense machines with any shortcuts, with all, and recurrences, as what a search of a series chooses from.
 
 Of each points are drawn as evolution begins with. Each is validated on five folds that roll on through the steps
 before the held-out ones, then trained on all of these and looked at on the held-out steps. The sunspots end in 1928 or
@@ -29,8 +29,8 @@ from search.point import Kind, Point
 from search.population import refit, scores, train
 
 SPACES: Mapping[str, tuple[Kind, Mapping[str, Any]]] = {  # kinds, and what is changed in their default spaces
-    "dense": ("dense", {"shortcuts": "all"}),
-    "dense, any shortcuts": ("dense", {"shortcuts": "free"}),
+    "dense": ("dense", {}),
+    "dense, all shortcuts": ("dense", {"shortcuts": "all"}),
     "recurrence": ("recurrence", {}),
 }
 BEST = 5

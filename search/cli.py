@@ -89,9 +89,7 @@ def search(
         str | None,
         typer.Argument(metavar="DATA", help="digits, breast_cancer, diabetes, sunspots, or a CSV or Parquet file."),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML with all of this, and the space; flags win over it.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML with all of this; flags win.")] = None,
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What to predict.", rich_help_panel=DATA)] = None,
     task: Annotated[
         str | None, typer.Option(metavar="NAME", help="classification or regression.", rich_help_panel=DATA)
@@ -120,20 +118,16 @@ def search(
         str | None, typer.Option(metavar="NAME", help="evolution, tpe, nsga2, random, differentiable.")
     ] = None,
     population: Annotated[int | None, typer.Option(metavar="N", help="Candidates trained together; 8.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Processes, each with a population on one thread; none.")
-    ] = None,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Workers on a Ray cluster: auto, HOST:PORT, local.")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes, a population each; none.")] = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Workers on a Ray cluster, as auto.")] = None,
     gpus: Annotated[float | None, typer.Option(metavar="SHARE", help="Of a GPU for each worker there; 0.")] = None,
     folds: Annotated[int | None, typer.Option(metavar="N", help="Of validation; 5 if rows are few.")] = None,
     inherit: Annotated[bool, typer.Option("--inherit", help="Children begin with weights of parents.")] = False,
     space: Annotated[
-        str | None, typer.Option(metavar="MODULE:NAME", help="A graph space of yours, nets:space of nets.py.")
+        str | None, typer.Option(metavar="MODULE:NAME", help="A graph space, nets:space of nets.py.")
     ] = None,
     objective: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="loss; or parameters, flops ...; repeatable.")
+        list[str] | None, typer.Option(metavar="NAME", help="loss, parameters, flops ...; repeatable.")
     ] = None,
     constraint: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="As 'parameters <= 20k'; repeatable.")
