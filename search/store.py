@@ -9,7 +9,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import count, takewhile
@@ -172,6 +172,13 @@ class Store:
     def _open(self, objectives: int | None = None) -> None:
         self._storage = storage_of(self._place)
         try:
+            self._load(objectives)
+        except BaseException:
+            self._storage.engine.dispose()
+            raise
+
+    def _load(self, objectives: int | None) -> None:
+        try:
             self._study = optuna.load_study(storage=self._storage, study_name=self._place.study)
         except KeyError:
             if objectives is None:
@@ -193,11 +200,12 @@ class Store:
 
     def close(self) -> None:
         """Let go of the database."""
-        if self._writer is not None:
-            self._writer.invalidate()  # with its lock
-            self._writer.engine.dispose()
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        with ExitStack() as ends:  # each, whatever becomes of the others
+            ends.callback(self._storage.engine.dispose)
+            ends.callback(self._storage.remove_session)
+            if self._writer is not None:
+                ends.callback(self._writer.engine.dispose)
+                ends.callback(self._writer.invalidate)  # with its lock
 
     def read(self) -> list[Stored]:
         """All finished trials, by number.
