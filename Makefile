@@ -21,7 +21,7 @@ test: $(READY_DEV)  ## every test and doctest
 	@$(BIN)/python -m pytest
 
 test-scale: $(READY_SCALE)  ## the tests of searches beyond one machine: a Ray cluster, PostgreSQL
-	@$(BIN)/python -m pytest tests/test_cluster.py tests/test_postgres.py
+	@$(BIN)/python -m pytest -m scale tests/test_cluster.py tests/test_postgres.py
 
 lint: $(READY_DEV)  ## style, format, types, and which module may import which
 	@$(BIN)/ruff check

@@ -39,7 +39,7 @@ from search.record import Record, Row, Settings
 from search.work import OnData, Pending, Task
 from search.workers import QUEUED, OnWorkers
 
-DATA = {"breast_cancer": 128, "digits": 64}  # trials
+DATA = {"breast_cancer": 512, "digits": 128}  # trials
 TRIALS = (100, 1000, 10_000, 100_000)
 WORKERS = (1, 10, 100, 1000, 10_000)
 STRATEGIES = ("evolution", "tpe")

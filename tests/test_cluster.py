@@ -35,6 +35,7 @@ from search.run import read_records, read_settings
 from search.work import OnData
 from search.workers import employed
 
+pytestmark = pytest.mark.scale
 TRIALS = 40
 HERE = os.path.dirname(__file__)
 PATH = os.pathsep.join([HERE, os.path.dirname(HERE), os.environ.get("PYTHONPATH", "")])

@@ -31,6 +31,7 @@ BIN = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 if BIN is None:
     pytest.skip("needs PostgreSQL's server, as of Debian: make test-scale", allow_module_level=True)
 
+pytestmark = pytest.mark.scale
 PASSWORD = "s3cret-word"
 
 

@@ -35,6 +35,9 @@ def test_the_committed_figures_are_of_all_settings():
     assert result["workers"].keys() == scale.DATA.keys()
     assert result["driver"].keys() == {
         *(f"evolution, {number} workers" for number in scale.WORKERS),
-        f"tpe, {scale.WORKERS[0]} workers",
+        *(f"tpe, {number} workers" for number in scale.WORKERS[:2]),
     }
-    assert "10000" in result["driver"]["evolution, 1 workers"]
+    evolution = result["driver"]["evolution, 1 workers"]
+    assert evolution["10000"] < 100  # milliseconds a trial
+    assert "100000" in evolution
+    assert evolution["memory"] < 2000  # megabytes
