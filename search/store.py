@@ -2,7 +2,7 @@
 
 The sampler works on a study in memory. A trial reaches the database when it is finished, never before, so that whatever
 interrupts a search no trial there is running or half there. It is written as one attribute: each parameter would be a
-few queries more.
+few queries more. Storages of Optuna's are asked themselves, for its studies keep all trials in memory.
 """
 
 import json
@@ -179,17 +179,14 @@ class Store:
 
     def _load(self, objectives: int | None) -> None:
         try:
-            self._study = optuna.load_study(storage=self._storage, study_name=self._place.study)
+            self._study = self._storage.get_study_id_from_name(self._place.study)
         except KeyError:
             if objectives is None:
                 raise FileNotFoundError(
                     f"there is no study '{self._place.study}' in {self._place.shown}: put it back, or begin a new "
                     "search in another folder"
                 ) from None
-            directions = [StudyDirection.MINIMIZE] * objectives
-            self._study = optuna.create_study(
-                storage=self._storage, study_name=self._place.study, directions=directions
-            )
+            self._study = self._storage.create_new_study([StudyDirection.MINIMIZE] * objectives, self._place.study)
         self._held = len(self._trials())  # by number, from 0 on without a gap
 
     def __enter__(self) -> "Store":
@@ -222,7 +219,7 @@ class Store:
 
         Where the answer to a commit was lost, Optuna has made it twice.
         """
-        found = {_attribute(trial)["record"]["number"]: trial for trial in self._study.get_trials(deepcopy=False)}
+        found = {_attribute(trial)["record"]["number"]: trial for trial in self._storage.get_all_trials(self._study)}
         return [found[number] for number in takewhile(found.__contains__, count())]
 
     def append(self, trials: Sequence[Stored], waiting: Callable[[], None] = lambda: None) -> None:
@@ -275,7 +272,7 @@ class Store:
                 f"earlier state: go on from there with: {resuming(self._folder)}"
             )
         for one in trials[self._held - first :]:
-            self._study.add_trial(_trial(one))
+            self._storage.create_new_trial(self._study, _trial(one))
             self._held += 1
 
     def _reopen(self) -> None:
@@ -305,7 +302,8 @@ class Store:
         """Where the study is not in a file: beside it ``run.json``, so that the search can go on without the folder."""
         if not self._place.is_file:
             with _told(f"write {self._place.shown}"):
-                self._study.set_user_attr(SETTINGS, (self._folder / RUN).read_text(encoding="utf-8"))
+                content = (self._folder / RUN).read_text(encoding="utf-8")
+                self._storage.set_study_user_attr(self._study, SETTINGS, content)
 
 
 def storage_of(place: Place) -> optuna.storages.RDBStorage:

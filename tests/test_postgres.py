@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from threading import Timer
 
 import numpy as np
-import optuna
 import pytest
+from optuna.storages import RDBStorage
 from sqlalchemy import create_engine, text
 from test_study import Cut, cut_at, dataset, ledger, quiet, same, settings, source
 
@@ -129,7 +129,7 @@ def test_the_database_may_be_stopped_and_started_in_the_middle(
     """Twice: before trials are written, and between a commit and its acknowledgement."""
     monkeypatch.setattr(store, "PAUSE", 0.2)
     monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda seconds: None)
-    folder, stages, add = tmp_path / "stopped", [], optuna.Study.add_trial
+    folder, stages, add = tmp_path / "stopped", [], RDBStorage.create_new_trial
 
     def on_event(event):
         if event.stage == "training" and event.done == 12 and "waiting" not in stages:
@@ -138,14 +138,14 @@ def test_the_database_may_be_stopped_and_started_in_the_middle(
             server.start()
         stages.append(event.stage)
 
-    def lost(self, trial):
-        add(self, trial)
+    def lost(self, study_id, trial):
+        add(self, study_id, trial)
         if trial.user_attrs[store.TRIAL]["record"]["number"] == 20 and stages.count("lost") == 0:
             stages.append("lost")
             server.stop()
-            add(self, trial)  # what Optuna would do with the connection that it has
+            add(self, study_id, trial)  # what Optuna would do with the connection that it has
 
-    monkeypatch.setattr(optuna.Study, "add_trial", lost)
+    monkeypatch.setattr(RDBStorage, "create_new_trial", lost)
     study.run(settings(source), dataset, folder, on_event)
     assert stages.count("waiting") >= 2
     same(folder, whole)
@@ -153,13 +153,13 @@ def test_the_database_may_be_stopped_and_started_in_the_middle(
 
 def test_a_commit_whose_answer_was_lost_counts_once(named, whole, source, dataset, tmp_path, monkeypatch):
     """Optuna makes it again by itself, with another connection, so that it is there twice."""
-    add, folder = optuna.Study.add_trial, tmp_path / "twice"
+    add, folder = RDBStorage.create_new_trial, tmp_path / "twice"
 
-    def twice(self, trial):
+    def twice(self, study_id, trial):
         for _ in range(2 if trial.user_attrs[store.TRIAL]["record"]["number"] in (9, 20) else 1):
-            add(self, trial)
+            add(self, study_id, trial)
 
-    monkeypatch.setattr(optuna.Study, "add_trial", twice)
+    monkeypatch.setattr(RDBStorage, "create_new_trial", twice)
     with pytest.raises(Cut):
         study.run(settings(source), dataset, folder, cut_at("storing", 18))
     study.resume(folder, dataset=dataset)

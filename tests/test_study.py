@@ -259,15 +259,15 @@ def test_resumed_search_is_the_uninterrupted_one(whole, source, dataset, tmp_pat
 
 @pytest.mark.parametrize("strategy", ["nsga2", "evolution"])
 def test_generation_that_was_half_stored_is_completed(whole, source, dataset, tmp_path, monkeypatch, strategy):
-    real = optuna.Study.add_trial
+    real = optuna.storages.RDBStorage.create_new_trial
 
-    def add_trial(self, trial):
-        if trial.user_attrs.get(TRIAL, {}).get("record", {}).get("number") == 21:
+    def create_new_trial(self, study_id, trial):
+        if trial.user_attrs[TRIAL]["record"]["number"] == 21:
             raise Cut
-        real(self, trial)
+        real(self, study_id, trial)
 
     with monkeypatch.context() as patch:
-        patch.setattr(optuna.Study, "add_trial", add_trial)
+        patch.setattr(optuna.storages.RDBStorage, "create_new_trial", create_new_trial)
         with pytest.raises(Cut):
             study.run(settings(source, strategy), dataset, tmp_path)
     assert len(read_records(tmp_path)) == 21
