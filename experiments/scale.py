@@ -1,8 +1,9 @@
 """How far one search goes: what a second worker adds, and what the process that searches costs a trial.
 
-workers : seconds for the same trials (drawn at random, so that they depend on no one's results) by one worker, by two,
-    and by two threads of one process; each the better of two. ``gain``: how many times the trials a minute that one
-    worker has. Trials of small data are so short that the process that searches takes a part of a core.
+workers : seconds until so many trials (drawn at random, so that they depend on no one's results) are stored by one
+    worker, by two, and by two threads of one process, in a search that goes on; each the better of two. ``gain``: how
+    many times the trials a minute that one worker has. Trials of small data are so short that the process that searches
+    takes a part of a core.
 driver : milliseconds a trial of proposing, telling and storing, while the search comes by that many trials, with
     workers that are simulated: they answer at once, and train nothing. Two generations a worker are proposed before the
     first is told; these are of 8 trials, and of 1 with 10,000 workers. ``memory``: of the process at its end, in
@@ -34,12 +35,11 @@ from search.driver import Event, start
 from search.facts import facts_of
 from search.point import AnyPoint
 from search.population import Outcome
-from search.processes import Workers
 from search.record import Record, Row, Settings
 from search.work import OnData, Pending, Task
-from search.workers import QUEUED, OnWorkers
+from search.workers import QUEUED, employed
 
-DATA = {"breast_cancer": 512, "digits": 128}  # trials
+DATA = {"breast_cancer": 512, "digits": 64}  # trials
 TRIALS = (100, 1000, 10_000, 100_000)
 WORKERS = (1, 10, 100, 1000, 10_000)
 STRATEGIES = ("evolution", "tpe")
@@ -81,22 +81,6 @@ class Simulated:
         return []
 
 
-class Endless(OnWorkers):
-    """Workers, and no comparison at the end."""
-
-    def end(self, ranked: Sequence[Record], settings: Settings) -> list[Row]:
-        """Nothing."""
-        return []
-
-
-class Here(OnData):
-    """Threads of this process, and no comparison at the end."""
-
-    def end(self, ranked: Sequence[Record], settings: Settings) -> list[Row]:
-        """Nothing."""
-        return []
-
-
 def settings_of(dataset: Dataset, strategy: str, trials: int, workers: int | None = None) -> Settings:
     """A search with default settings."""
     rows = len(dataset.train)
@@ -107,22 +91,26 @@ def settings_of(dataset: Dataset, strategy: str, trials: int, workers: int | Non
 
 
 def trained(name: str, workers: int | None, trials: int) -> float:
-    """Seconds for so many trials, without the time that workers take to begin."""
+    """Seconds until so many trials are stored, of a search that goes on; workers have begun before."""
     dataset = data(name, 0)
-    settings = settings_of(dataset, "random", trials, workers)
-    facts = facts_of(dataset, settings)
+    more = POPULATION * (2 if workers is None else QUEUED * workers + 1)  # that nobody is idle before that
+    settings = settings_of(dataset, "random", trials + more, workers)
+    facts, ended = facts_of(dataset, settings), list[float]()
+
+    def on_event(event: Event) -> None:
+        if event.stage == "storing" and event.done >= trials:
+            ended.append(perf_counter())
+            raise Enough
+
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
-        if workers is None:
-            return start(settings, facts, Here(settings, facts, dataset, run), run, lambda event: None).elapsed
-        own = OnData(settings, facts, dataset, run)
-        work = Endless(own, Workers(workers, own), workers)
-        try:
-            for _ in range(workers):  # all have imported what they need
+        here = OnData(settings, facts, dataset, run)
+        with suppress(Enough), employed(here) as work:
+            for _ in range(workers or 0):  # all have imported what they need
                 work.submit(Task([], [], settings.recipe, []))(lambda epoch, running: None)
-            return start(settings, facts, work, run, lambda event: None).elapsed
-        finally:
-            work.close()
+            began = perf_counter()
+            start(settings, facts, work, run, on_event)
+    return ended[0] - began
 
 
 def gains(name: str, trials: int, times: int = 2) -> dict[str, float]:
