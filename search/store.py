@@ -236,6 +236,8 @@ class Store:
         OSError : the disk is full, or the database can't be written or has lost trials; what was added before is there.
         BlockingIOError : another process has taken the run over, while the database was gone.
         """
+        if not trials:
+            return
         with _told(f"write {self._place.shown}", self._going_on):
             if self._place.is_file:
                 self._add(trials)

@@ -105,7 +105,7 @@ def saved(run: Run, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_run(folder, run.settings, run.facts)
     generation = Generation(0, len(run.records), 1.0)
-    with Store(folder) as store:
+    with Store(folder, 1) as store:
         store.append([Stored(record, generation, (), (0.0,)) for record in run.records])
     write_leaderboard(folder, run.rows, run.facts)
     mg.save(run.machine, folder / BEST)

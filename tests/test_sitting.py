@@ -191,9 +191,10 @@ def test_series_from_flags_is_gone_on_with_and_answers(folder, capsys):
     done(capsys, "resume", "runs/waves", "--trials", 2)
     assert len(read_records("runs/waves")) == 4
     assert read_settings("runs/waves").loading == settings.loading
-    answers = [float(line) for line in done(capsys, "predict", "runs/waves", "waves.csv").splitlines()[1:]]
-    assert len(answers) == 60 - 4 + 1  # each step that has enough before it, and the one after the last
-    assert min(answers) >= 0  # squares
+    answers = [line.split(",") for line in done(capsys, "predict", "runs/waves", "waves.csv").splitlines()]
+    # each step that has enough before it, and the one after the last
+    assert [day for day, _ in answers] == ["day", *(f"{1900 + k}-01-01" for k in range(4, 60)), ""]
+    assert min(float(level) for _, level in answers[1:]) >= 0  # squares
 
 
 def test_images_with_a_held_out_file_are_gone_on_with(folder, capsys):
