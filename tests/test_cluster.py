@@ -18,7 +18,20 @@ from test_study import Cut, cut_at, ledger, same, settings
 from test_study import dataset as dataset
 from test_study import quiet as quiet
 from test_study import source as source
-from test_workers import add, descendants, die, graphs, is_alive, process, refuse, refuse_oddly, sleep, unsendable
+from test_workers import (
+    add,
+    descendants,
+    die,
+    graphs,
+    is_alive,
+    process,
+    refuse,
+    refuse_oddly,
+    sleep,
+    unsendable,
+)
+from test_workers import searched as searched
+from test_workers import wish as wish
 from torch import nn
 
 from search import cluster, study
@@ -36,7 +49,6 @@ from search.work import OnData
 from search.workers import employed
 
 pytestmark = pytest.mark.scale
-TRIALS = 40
 HERE = os.path.dirname(__file__)
 PATH = os.pathsep.join([HERE, os.path.dirname(HERE), os.environ.get("PYTHONPATH", "")])
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -61,19 +73,6 @@ def two(nodes):
     made = Cluster(nodes.address, 2, 40)
     yield made
     made.close()
-
-
-@pytest.fixture(scope="module")
-def wish(source):
-    return settings(source, trials=TRIALS, workers=2, population=4)
-
-
-@pytest.fixture(scope="module")
-def searched(wish, dataset, tmp_path_factory):
-    """A search by two processes of this machine."""
-    folder = tmp_path_factory.mktemp("processes") / "run"
-    study.run(wish, dataset, folder)
-    return folder
 
 
 # ---- functions called elsewhere ----------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ import optuna
 import polars as pl
 import pytest
 import torch
+from test_sitting import machgraph
 
-from search import cli, load_graph
+from search import load_graph
 from search.config import prepared, read
 from search.graph.named import named_space
 from search.run import read_records, read_settings, resuming
@@ -119,16 +120,6 @@ def run(tmp_path_factory):
     )
     assert ended.returncode == 0, ended.stderr
     return place / "run"
-
-
-def machgraph(capsys, *arguments):
-    """Exit code, standard output and standard error of the command line, in this process."""
-    code = 0
-    try:
-        cli.main(list(map(str, arguments)))
-    except SystemExit as end:
-        code = end.code or 0
-    return code, *capsys.readouterr()
 
 
 def test_a_run_remembers_the_name(run):
