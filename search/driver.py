@@ -1,8 +1,7 @@
 """One driver of a search: it asks for a generation of trials, trains them together, and tells the results.
 
-A generation is stored when it is finished, and all before it are. A search that was cut off asks for the last again:
-samplers depend on (seed, trial number) and the trials before, so it is the same one, and only what the file lacks is
-added.
+A generation is stored when it is finished, and all before it are: whole, or not at all. A search that was cut off asks
+for the next again: strategies depend on (seed, trial number) and the trials before, so it is the same one.
 
 Where several are trained at once, a generation is proposed when so many before it are still in training, and they are
 told in their order, whoever is done first: what is proposed depends on no worker's speed.
@@ -141,7 +140,7 @@ def go_on(
 
     Raises
     ------
-    ValueError : this version proposes other trials than the one that began the search.
+    ValueError : another version of machgraph has stored the trials.
     BlockingIOError : another process searches there.
     OSError : the folder can't be written, or the disk is full; finished generations are kept.
     """
@@ -215,12 +214,10 @@ class _Driver:
         self.settings, self.facts, self.work, self.strategy = settings, facts, work, strategy
         self.folder, self.store, self.on_event = folder, store, on_event
         stored = store.read()
-        whole = [s for s in stored if s.generation.first + s.generation.size <= len(stored)]
-        self.cut = stored[len(whole) :]  # of a generation that was not stored to its end
-        self.generations = list({s.generation.first: s.generation for s in whole}.values())
+        self.generations = list({s.generation.first: s.generation for s in stored}.values())
         ahead = self.generations[max(0, len(self.generations) - work.ahead) :]  # were proposed before the last was told
-        told = whole[: ahead[0].first] if ahead else whole
-        self.best = best([s.record for s in whole], settings)
+        told = stored[: ahead[0].first] if ahead else stored
+        self.best = best([s.record for s in stored], settings)
         self.records = list[Record]()
         self.owners = dict[str, int]()  # the trial that was trained, of each key
         self.refused = set[str]()  # keys of points that are no network of a graph space: some strategies propose such
@@ -230,7 +227,7 @@ class _Driver:
         for s in told:
             (proposal,) = self.proposed_before([s]).proposals
             self.told(proposal, s.record)
-        self.waiting = deque(self.proposed_before(whole[g.first : g.first + g.size]) for g in ahead)
+        self.waiting = deque(self.proposed_before(stored[g.first : g.first + g.size]) for g in ahead)
         self.again = len(ahead), sum(g.size for g in ahead)
         self.parents = Parents(folder) if settings.recipe.inherit else None
         self.began = perf_counter() - self.elapsed
@@ -270,8 +267,6 @@ class _Driver:
 
     def next_size(self) -> int:
         """Number of trials of the next generation; 0: nothing more is proposed."""
-        if self.cut:
-            return self.cut[0].generation.size
         limit, seconds, done = self.settings.trials, self.settings.seconds, len(self.records)
         known = len(self.owners)
         networks = self.facts.points if self.facts.architectures is None else self.facts.architectures
@@ -308,13 +303,6 @@ class _Driver:
         self.proposed += size
         points = [proposal.point for proposal in proposals]
         keys = tuple(key(point, seed=settings.seed, budget=settings.recipe.epochs) for point in points)
-        for keyed, stored in zip(keys, self.cut, strict=False):
-            if keyed != stored.record.key:
-                raise ValueError(
-                    f"trial {stored.record.number} of {self.folder} is proposed otherwise than before: "
-                    "it was begun by other versions (see run.json); install those, or start a new search"
-                )
-        self.cut = []
         fresh = [first + i for i, keyed in enumerate(keys) if keyed not in self.keys and keyed not in keys[:i]]
         self.keys.update(keys)
         found = {n: self.measured(canonical(points[n - first])) for n in fresh}

@@ -1,8 +1,9 @@
-"""The stored study of a run: whole finished trials in Optuna's format, one commit each, and one writer.
+"""The stored study of a run: whole finished generations in Optuna's format, one commit each, and one writer.
 
-The sampler works on a study in memory. A trial reaches the database when it is finished, never before, so that whatever
-interrupts a search no trial there is running or half there. It is written as one attribute: each parameter would be a
-few queries more. Storages of Optuna's are asked themselves, for its studies keep all trials in memory.
+A generation reaches the database when it is finished, never before, so that whatever interrupts a search no trial there
+is running, and no generation half there. Optuna makes the tables and reads them; it would write each trial by some ten
+queries and a commit, which costs more than training a small network takes, so that rows are inserted here. All of a
+trial is one attribute: each parameter would be a row more.
 """
 
 import json
@@ -11,8 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
-from itertools import count, takewhile
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, MetaData, create_engine, func, insert, select, text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from search.database import NAME, Place, new_place, place_of
@@ -29,6 +29,7 @@ from search.one_of import AnySpace
 from search.run import RUN, STUDY, Record, read_settings, refuse_used, replace_text, resuming
 
 TRIAL = "machgraph"  # the attribute of a trial that holds all of it
+TABLES = ("trials", "trial_values", "trial_user_attributes")  # of Optuna's, that a trial has rows in
 SETTINGS = "run"  # the attribute of a study that holds the settings, where they have to be found without the folder
 PATIENCE = 600.0  # seconds that a database which has gone is waited for
 PAUSE = 2.0  # between two tries
@@ -187,7 +188,12 @@ class Store:
                     "search in another folder"
                 ) from None
             self._study = self._storage.create_new_study([StudyDirection.MINIMIZE] * objectives, self._place.study)
-        self._held = len(self._trials())  # by number, from 0 on without a gap
+        tables = MetaData()
+        tables.reflect(self._storage.engine, only=TABLES)
+        self._trials, self._values, self._attributes = (tables.tables[name] for name in TABLES)
+        with self._storage.engine.connect() as connection:
+            held = select(func.count()).where(self._trials.c.study_id == self._study)
+            self._held = connection.execute(held).scalar_one()  # by number, from 0 on without a gap
 
     def __enter__(self) -> "Store":
         return self
@@ -212,18 +218,10 @@ class Store:
         ValueError : another version of machgraph has stored them.
         """
         with _told(f"read {self._place.shown}"):
-            return [_stored(trial) for trial in self._trials()]
-
-    def _trials(self) -> list[FrozenTrial]:
-        """Up to the first that is not there: a database may have been put back as it was before.
-
-        Where the answer to a commit was lost, Optuna has made it twice.
-        """
-        found = {_attribute(trial)["record"]["number"]: trial for trial in self._storage.get_all_trials(self._study)}
-        return [found[number] for number in takewhile(found.__contains__, count())]
+            return [_stored(trial) for trial in self._storage.get_all_trials(self._study)]
 
     def append(self, trials: Sequence[Stored], waiting: Callable[[], None] = lambda: None) -> None:
-        """Add finished trials; those that are there already are left as they are.
+        """Add finished trials, all or none; those that are there already are left as they are.
 
         A database that has gone is waited for; what it has taken meanwhile is not written again.
 
@@ -273,9 +271,36 @@ class Store:
                 f"{self._place.shown} has lost the trials from {self._held} on, as if it had been put back to an "
                 f"earlier state: go on from there with: {resuming(self._folder)}"
             )
-        for one in trials[self._held - first :]:
-            self._storage.create_new_trial(self._study, _trial(one))
-            self._held += 1
+        added = trials[self._held - first :]
+        if not added:  # the answer to their commit was lost
+            return
+        now = datetime.now()
+        with self._storage.engine.begin() as connection:
+            rows = [
+                {
+                    "number": one.record.number,
+                    "study_id": self._study,
+                    "state": one.state.name,
+                    "datetime_start": now - timedelta(seconds=one.record.seconds),
+                    "datetime_complete": now,
+                }
+                for one in added
+            ]
+            numbered = insert(self._trials).returning(self._trials.c.trial_id, sort_by_parameter_order=True)
+            ids = connection.execute(numbered, rows).scalars().all()
+            values = [
+                {"trial_id": i, "objective": objective, "value": value, "value_type": "FINITE"}
+                for i, one in zip(ids, added, strict=True)
+                for objective, value in enumerate(one.values or ())
+            ]
+            if values:
+                connection.execute(insert(self._values), values)
+            attributes = [
+                {"trial_id": i, "key": TRIAL, "value_json": json.dumps(_attribute_of(one))}
+                for i, one in zip(ids, added, strict=True)
+            ]
+            connection.execute(insert(self._attributes), attributes)
+        self._held = end
 
     def _reopen(self) -> None:
         """Connect anew, and see what is there."""
@@ -431,29 +456,23 @@ def load_study(folder: Path) -> optuna.Study:
     return study
 
 
-def _trial(stored: Stored) -> FrozenTrial:
-    """As Optuna stores it."""
-    attribute = {
+def _attribute_of(stored: Stored) -> dict[str, Any]:
+    """All of a trial but what Optuna has a column for."""
+    return {
         "record": stored.record.to_dict(),
         "generation": asdict(stored.generation),
         "code": stored.code,
         "attributes": dict(stored.attributes),
     }
-    return create_trial(state=stored.state, values=stored.values, user_attrs={TRIAL: attribute})
 
 
-def _attribute(trial: FrozenTrial) -> Any:
-    """All that a trial holds."""
+def _stored(trial: FrozenTrial) -> Stored:
     if TRIAL not in trial.user_attrs:
         raise ValueError(
             "the run was begun by another version of machgraph, which stored its trials otherwise: read it with that "
             "version, or start a new search"
         )
-    return trial.user_attrs[TRIAL]
-
-
-def _stored(trial: FrozenTrial) -> Stored:
-    found = _attribute(trial)
+    found = trial.user_attrs[TRIAL]
     return Stored(
         Record.from_dict(found["record"]),
         Generation(**found["generation"]),

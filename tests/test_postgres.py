@@ -14,9 +14,8 @@ from threading import Timer
 
 import numpy as np
 import pytest
-from optuna.storages import RDBStorage
 from sqlalchemy import create_engine, text
-from test_study import Cut, cut_at, dataset, ledger, quiet, same, settings, source
+from test_study import dataset, ledger, quiet, same, settings, source
 
 from search import ArchitectureSearchClassifier, store, study
 from search.dashboard import snapshot
@@ -128,8 +127,7 @@ def test_the_database_may_be_stopped_and_started_in_the_middle(
 ):
     """Twice: before trials are written, and between a commit and its acknowledgement."""
     monkeypatch.setattr(store, "PAUSE", 0.2)
-    monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda seconds: None)
-    folder, stages, add = tmp_path / "stopped", [], RDBStorage.create_new_trial
+    folder, stages, add = tmp_path / "stopped", [], Store._add
 
     def on_event(event):
         if event.stage == "training" and event.done == 12 and "waiting" not in stages:
@@ -138,46 +136,30 @@ def test_the_database_may_be_stopped_and_started_in_the_middle(
             server.start()
         stages.append(event.stage)
 
-    def lost(self, study_id, trial):
-        add(self, study_id, trial)
-        if trial.user_attrs[store.TRIAL]["record"]["number"] == 20 and stages.count("lost") == 0:
+    def lost(self, trials):
+        add(self, trials)
+        if trials[0].record.number == 18 and "lost" not in stages:
             stages.append("lost")
             server.stop()
-            add(self, study_id, trial)  # what Optuna would do with the connection that it has
+            self._held = 18  # as if the answer had not come
+            add(self, trials)
 
-    monkeypatch.setattr(RDBStorage, "create_new_trial", lost)
+    monkeypatch.setattr(Store, "_add", lost)
     study.run(settings(source), dataset, folder, on_event)
     assert stages.count("waiting") >= 2
     same(folder, whole)
-
-
-def test_a_commit_whose_answer_was_lost_counts_once(named, whole, source, dataset, tmp_path, monkeypatch):
-    """Optuna makes it again by itself, with another connection, so that it is there twice."""
-    add, folder = RDBStorage.create_new_trial, tmp_path / "twice"
-
-    def twice(self, study_id, trial):
-        for _ in range(2 if trial.user_attrs[store.TRIAL]["record"]["number"] in (9, 20) else 1):
-            add(self, study_id, trial)
-
-    monkeypatch.setattr(RDBStorage, "create_new_trial", twice)
-    with pytest.raises(Cut):
-        study.run(settings(source), dataset, folder, cut_at("storing", 18))
-    study.resume(folder, dataset=dataset)
-    same(folder, whole)
-    assert [record.number for record in read_records(folder)] == [record.number for record in read_records(whole)]
 
 
 def test_a_database_that_was_put_back_is_told_and_the_search_goes_on_from_there(
     server, named, whole, source, dataset, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(store, "PAUSE", 0.2)
-    monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda seconds: None)
     folder = tmp_path / "back"
 
     def put_back(place):
         engine = create_engine(place.url)
         numbers = "(SELECT trial_id FROM trials JOIN studies USING (study_id) "
-        numbers += f"WHERE study_name = '{place.study}' AND number >= 15)"
+        numbers += f"WHERE study_name = '{place.study}' AND number >= 12)"
         with engine.begin() as connection:
             for table in ("trial_user_attributes", "trial_values", "trials"):
                 connection.execute(text(f"DELETE FROM {table} WHERE trial_id IN {numbers}"))
@@ -190,9 +172,9 @@ def test_a_database_that_was_put_back_is_told_and_the_search_goes_on_from_there(
         if event.stage == "waiting":
             server.start()
 
-    with pytest.raises(OSError, match=r"has lost the trials from 15 on, .*: machgraph resume .*back"):
+    with pytest.raises(OSError, match=r"has lost the trials from 12 on, .*: machgraph resume .*back"):
         study.run(settings(source), dataset, folder, on_event)
-    assert len(read_records(folder)) == 15
+    assert len(read_records(folder)) == 12
     study.resume(folder, dataset=dataset)
     same(folder, whole)
 
@@ -202,7 +184,6 @@ def test_the_lock_of_a_connection_that_was_cut_is_waited_for(
 ):
     """The database holds it until it notices: here another connection does, for a second."""
     monkeypatch.setattr(store, "PAUSE", 0.2)
-    monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda seconds: None)
     folder = tmp_path / "cut"
 
     def on_event(event):
@@ -222,7 +203,6 @@ def test_a_database_that_stays_away_ends_the_search_with_all_that_it_has(
 ):
     monkeypatch.setattr(store, "PAUSE", 0.1)
     monkeypatch.setattr(store, "PATIENCE", 0.3)
-    monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda seconds: None)
     folder = tmp_path / "away"
 
     def on_event(event):

@@ -285,8 +285,8 @@ def test_a_graph_space_that_can_not_be_sent_is_refused(wish, dataset, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("kept", [1, 2])
-def test_a_search_may_be_cut_off_twice_in_the_middle_of_storing(wish, searched, dataset, tmp_path, kept):
+@pytest.mark.parametrize("kept", [0, 4], ids=["before", "after"])
+def test_a_search_may_be_cut_off_twice_while_it_stores(wish, searched, dataset, tmp_path, kept):
     append = Store.append
 
     def cut(first, kept):
