@@ -9,7 +9,7 @@ driver : milliseconds a trial of proposing, telling and storing, while the searc
     first is told; these are of 8 trials, and of 1 with 10,000 workers. ``memory``: of the process at its end, in
     megabytes.
 
-    python -m experiments.scale            about 40 minutes
+    python -m experiments.scale            about 25 minutes
     python -m experiments.scale --trials 1000
 """
 
@@ -39,7 +39,7 @@ from search.record import Record, Row, Settings
 from search.work import OnData, Pending, Task
 from search.workers import QUEUED, employed
 
-DATA = {"breast_cancer": 512, "digits": 64}  # trials
+DATA = {"breast_cancer": 1024, "digits": 192}  # trials
 TRIALS = (100, 1000, 10_000, 100_000)
 WORKERS = (1, 10, 100, 1000, 10_000)
 STRATEGIES = ("evolution", "tpe")

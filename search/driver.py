@@ -7,7 +7,6 @@ Where several are trained at once, a generation is proposed when so many before 
 told in their order, whoever is done first: what is proposed depends on no worker's speed.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from search import verdict
 from search.canonical import canonical, key
 from search.database import file_place, new_place, place_of
 from search.facts import Facts
@@ -29,7 +29,6 @@ from search.leaderboard import best, ranking
 from search.leaderboard import found as found_rows
 from search.objectives import accepting, asked, excess, measures
 from search.point import AnyPoint, Point
-from search.population import Outcome
 from search.run import (
     Record,
     Row,
@@ -44,7 +43,6 @@ from search.store import Generation, Store, Stored, beginning, only_writer, quie
 from search.strategy import Proposal, Strategy, strategy
 from search.work import Pending, Task, Work
 
-WORSE = 1e9  # than any loss
 SHARE = 0.05  # of the time, that is taken for the ledger and the leaderboard of a long search
 AGAIN = 200  # trials in a row that are known already, after which a search is at its end
 
@@ -345,13 +343,13 @@ class _Driver:
         for number, (proposal, keyed) in enumerate(zip(one.proposals, one.keys, strict=True), one.first):
             point = proposal.point
             if number in outcomes:
-                record = _record(number, keyed, point, outcomes[number], one.found[number])
+                record = verdict.trained(number, keyed, point, outcomes[number], one.found[number])
             elif number in one.found:
-                record = _infeasible(number, keyed, point, one.found[number])
+                record = verdict.infeasible(number, keyed, point, one.found[number])
             elif keyed in self.owners:
-                record = _duplicate(number, point, self.records[self.owners[keyed]])
+                record = verdict.duplicate(number, point, self.records[self.owners[keyed]])
             else:
-                record = _duplicate(number, point, next(before for before in own if before.key == keyed))
+                record = verdict.duplicate(number, point, next(before for before in own if before.key == keyed))
             own.append(replace(record, parent=_parent(proposal)))
         self.best = best([*([self.best] if self.best else []), *own], settings)
         if self.best is not None and self.best.number in outcomes:
@@ -363,7 +361,7 @@ class _Driver:
         generation = Generation(one.first, one.size, perf_counter() - self.began)
         self.store.append(
             [
-                Stored(record, generation, self.places(p.code), _told_values(record, settings), p.attributes)
+                Stored(record, generation, self.places(p.code), verdict.told(record, settings), p.attributes)
                 for record, p in zip(own, one.proposals, strict=True)
             ],
             lambda: self.tell("waiting"),
@@ -389,7 +387,7 @@ class _Driver:
 
     def told(self, proposal: Proposal, record: Record) -> None:
         """A trial is finished, and the strategy knows."""
-        self.strategy.tell(record.number, _told_values(record, self.settings))
+        self.strategy.tell(record.number, verdict.told(record, self.settings))
         self.records.append(record)
         self.owners.setdefault(record.key, record.number)
         space = self.settings.space
@@ -456,30 +454,3 @@ def _strategy(settings: Settings, facts: Facts) -> Strategy:
     accepts = accepting(facts.shape, settings.constraints, space)
     with quiet():
         return strategy(settings.strategy, seed=settings.seed, space=space, objectives=objectives, accepts=accepts)
-
-
-def _told_values(record: Record, settings: Settings) -> tuple[float, ...] | None:
-    """What the strategy is told of a trial: of one that exceeds a constraint, that it is worse than all that do not."""
-    if record.is_valid:
-        return record.values(settings.objectives, settings.maximize)
-    over = excess(record.measures, settings.constraints)
-    return (WORSE * (1 + over),) * len(settings.objectives) if over else None
-
-
-def _record(number: int, keyed: str, point: AnyPoint, outcome: Outcome, found: Mapping[str, float]) -> Record:
-    return Record(
-        number, keyed, point, canonical(point), outcome.status, outcome.epochs, outcome.loss, outcome.score,
-        outcome.seconds, None, outcome.curve, {**found, **outcome.measures}, outcome.reason,
-    )  # fmt: skip
-
-
-def _infeasible(number: int, keyed: str, point: AnyPoint, found: Mapping[str, float]) -> Record:
-    return Record(number, keyed, point, canonical(point), "infeasible", 0, math.nan, math.nan, 0.0, None, (), found)
-
-
-def _duplicate(number: int, point: AnyPoint, known: Record) -> Record:
-    """What is known of a point that has been trained: a result, unless it diverged."""
-    if not known.is_valid:
-        known = replace(known, loss=math.nan, score=math.nan)
-    same = {"duplicate_of": known.number, "status": "duplicate", "epochs": 0, "seconds": 0.0, "curve": ()}
-    return replace(known, number=number, point=point, canonical=canonical(point), **same)  # type: ignore[arg-type]

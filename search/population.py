@@ -379,11 +379,11 @@ def _side_by_side(
 
 
 def _slow(running: Sequence[_Runner], reduction: int) -> list[_Runner]:
-    """Those who are not among the best of their kind, which learn at different speeds."""
-    kinds: dict[Kind, list[_Runner]] = {}
+    """Those who are not among the best of their kind and transform, which learn at different speeds."""
+    alike: dict[tuple[Kind, str], list[_Runner]] = {}
     for i in order([(runner.loss, *runner.costs) for runner in running]):
-        kinds.setdefault(running[i].point.kind, []).append(running[i])
-    return [runner for some in kinds.values() for runner in some[-(-len(some) // reduction) :]]
+        alike.setdefault((running[i].point.kind, running[i].point.transform), []).append(running[i])
+    return [runner for some in alike.values() for runner in some[-(-len(some) // reduction) :]]
 
 
 def cores() -> int:

@@ -20,8 +20,8 @@ class Recipe:
     patience : epochs without a lower validation loss after which a candidate stops, and is given back the weights of
         its best epoch; ``None``: all go on to the end of the schedule, and the last epoch counts. The lowest of many
         losses is in part luck, and networks whose loss stays low to the end were better on held-out data.
-    rungs : epochs after which only the best ``1/reduction`` of each kind of machine in a population, by validation
-        loss, go on.
+    rungs : epochs after which only the best ``1/reduction`` of each kind of machine in a population, and of each
+        transform of the answers, by validation loss, go on: they learn at different speeds.
     reduction : of successive halving, at least 1.
     hyperband : whether generations take turns in how many of the rungs they have, from all to none (Li et al. 2018,
         "Hyperband"): the fewer it has, the fewer candidates it has, so that all take about as long.

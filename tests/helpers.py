@@ -225,7 +225,8 @@ def precedes(source: int, out: int, lag: int, timeblock: int) -> bool:
 
 def calibrated(machine, dataset, part):
     """The lowest loss on a part of the data over all sharpnesses of the outputs that are tried; of values the loss."""
-    from search.population import evaluate
+    from search.population import outputs, scores
 
+    said = outputs(machine, dataset, part)
     tried = np.exp2(np.linspace(-2, 2, 401)) if dataset.classes else [1.0]
-    return min(evaluate(machine, dataset, part, sharpness)[0] for sharpness in tried)
+    return min(scores(dataset, part, sharpness * said)[0] for sharpness in tried)

@@ -44,6 +44,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A configuration of searches that end soon, as options."""
+    path = tmp_path_factory.mktemp("short") / "short.toml"
+    path.write_text("[search]\nfinalists = 1\nseeds = 1\nfolds = 2\n[recipe]\nepochs = 4\nrungs = [2]\n")
+    return "--config", path
+
+
 def machgraph(capsys, *arguments):
     """Exit code, standard output and standard error of the command line, in this process."""
     code = 0
@@ -177,16 +185,17 @@ def test_leaderboard_cuts_no_number_however_narrow(finished, width):
         assert row.test_score is None or f"{row.test_score:.4f}" in line
 
 
-def test_without_a_folder_the_next_free_one_is_taken(finished, folder, capsys):
+def test_without_a_folder_the_next_free_one_is_taken(finished, folder, capsys, short):
     data = finished[0].parents[1] / "signs.csv"
     for name in ("signs", "signs-2", "signs-3"):
-        code, out, _ = machgraph(capsys, "search", data, "--target", "sign", "--trials", 1)
+        code, out, _ = machgraph(capsys, "search", data, "--target", "sign", "--trials", 1, *short)
         assert code == 0
         assert out.splitlines()[-1] == f"next: machgraph predict runs/{name} NEW.csv"
         assert len(read_records(folder / "runs" / name)) == 1
 
 
 def test_interrupt_says_what_is_kept_and_how_to_go_on(finished, folder, capsys, monkeypatch):
+    (folder / "few.toml").write_text("[search]\nfinalists = 1\nseeds = 1\n")
     real = work.train
 
     def train(points, folds, recipe, seed, progress, **more):
@@ -198,7 +207,7 @@ def test_interrupt_says_what_is_kept_and_how_to_go_on(finished, folder, capsys, 
     with monkeypatch.context() as patch:
         patch.setattr(work, "train", train)
         command = ("search", "signs.csv", "--target", "sign", "--trials", 8, "--population", 4, "--out", "signs")
-        code, _, err = machgraph(capsys, *command)
+        code, _, err = machgraph(capsys, *command, "--config", "few.toml")
     assert code == 130
     assert err.splitlines()[-2:] == [
         "Stopped: 4 trials are kept in signs, the 4 in training are lost.",
@@ -211,9 +220,9 @@ def test_interrupt_says_what_is_kept_and_how_to_go_on(finished, folder, capsys, 
     assert keys[0] == keys[1]
 
 
-def test_resume_extends_and_report_rewrites(folder, capsys):
+def test_resume_extends_and_report_rewrites(folder, capsys, short):
     write_signs(folder / "signs.csv")
-    machgraph(capsys, "search", "signs.csv", "--target", "sign", "--trials", 2, "--population", 2)
+    machgraph(capsys, "search", "signs.csv", "--target", "sign", "--trials", 2, "--population", 2, *short)
     assert machgraph(capsys, "resume", "runs/signs", "--trials", 2)[0] == 0
     assert len(read_records("runs/signs")) == 4
     page = folder / "runs" / "signs" / "report.html"
@@ -223,9 +232,9 @@ def test_resume_extends_and_report_rewrites(folder, capsys):
     assert page.exists()
 
 
-def test_one_trial_is_told_as_one(finished, folder, capsys):
+def test_one_trial_is_told_as_one(finished, folder, capsys, short):
     data = finished[0].parents[1] / "signs.csv"
-    _, _, err = machgraph(capsys, "search", data, "--target", "sign", "--trials", 1, "--out", "one")
+    _, _, err = machgraph(capsys, "search", data, "--target", "sign", "--trials", 1, "--out", "one", *short)
     assert "\n1 trial, " in err
 
 
@@ -425,8 +434,8 @@ def test_bug_shows_its_traceback(finished, capsys, monkeypatch):
         machgraph(capsys, "predict", finished[0], finished[0].parents[1] / "signs.csv")
 
 
-def test_bundled_data_need_no_target(folder, capsys):
-    command = ("search", "diabetes", "--trials", 2, "--population", 2, "--seed", 3, "--strategy", "random")
+def test_bundled_data_need_no_target(folder, capsys, short):
+    command = ("search", "diabetes", "--trials", 2, "--population", 2, "--seed", 3, "--strategy", "random", *short)
     assert machgraph(capsys, *command)[0] == 0
     settings = json.loads((folder / "runs" / "diabetes" / "run.json").read_text())["settings"]
     assert (settings["source"], settings["seed"], settings["strategy"]) == ("diabetes", 3, "random")

@@ -540,8 +540,9 @@ def test_what_is_compiled_ahead_of_time_answers_in_double_precision_too():
 
 
 def test_no_two_compiled_functions_share_a_name(tmp_path):
-    """Kept code is put together by these. Compiled anew, in haste."""
-    lines, told = python(SOLVE + NAMES, NUMBA_OPT="0", NUMBA_CACHE_DIR=str(tmp_path))
+    """Kept code is put together by these. Compiled anew, in haste, and for one of the precisions."""
+    program = SOLVE.replace("(torch.float32, torch.float64)", "(torch.float32,)") + NAMES
+    lines, told = python(program, NUMBA_OPT="0", NUMBA_CACHE_DIR=str(tmp_path))
     count, repeated = lines[0].split(" ", 1)
     assert int(count) > 100
     assert repeated == "[]"

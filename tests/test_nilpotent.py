@@ -65,7 +65,7 @@ DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.com
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_precision_is_so_low_that_everything_is_nilpotent(dtype: torch.dtype) -> None:
-    for n in (1, 2, 8, 300):
+    for n in (1, 2, 8, 300 if dtype.itemsize == 2 else 60):
         with pytest.raises(ValueError, match=r"not nilpotent"):
             NilpotentMachine(torch.eye(n, dtype=dtype))
     with pytest.raises(ValueError, match=r"not nilpotent"):

@@ -115,7 +115,7 @@ def test_derivatives_to_the_second_order(name, pooling):
     def solve(weight, bias, x):
         return machine.reference(weight, bias, x)
 
-    assert torch.autograd.gradcheck(solve, (*parameters, x))
+    assert torch.autograd.gradcheck(solve, (*parameters, x), fast_mode=pooling == "mean")  # which is linear
     assert torch.autograd.gradgradcheck(solve, (*parameters, x), atol=1e-4, fast_mode=True)
 
 

@@ -322,3 +322,18 @@ def test_candidates_of_several_transforms_are_compared_in_the_unit_of_the_data()
         assert outcome.loss == pytest.approx((error / scale) ** 2, rel=1e-3)
         assert outcome.score == pytest.approx(learned.score(learned.validation, said), rel=1e-3)
     _same_machine(train(points[1:2], (data,), recipe, seed=1)[0].machine, log.machine, 0.0)
+
+
+def test_candidates_of_each_transform_are_halved_among_themselves():
+    """Their losses after a few epochs say little of each other."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3))
+    data = from_arrays(x, np.exp(x[:, 0] + 0.5 * x[:, 1]) + 1, seed=0)
+    point = Point((8,), ("tanh",), shortcut_mask(None, 3), 1e-2, 0.01, 16)
+    points = [replace(point, learning_rate=r, transform=t) for t in ("given", "log") for r in (1e-2, 8e-3, 6e-3, 4e-3)]
+    whole, halved = (train(points, (data,), Recipe(epochs=6, rungs=rungs), seed=1) for rungs in ((), (2,)))
+    early = [outcome.curve[1] for outcome in whole]
+    alike = [sorted(some, key=early.__getitem__)[:2] for some in (range(4), range(4, 8))]
+    best = sorted(alike[0] + alike[1])
+    assert best != sorted(sorted(range(8), key=early.__getitem__)[:4])
+    assert [i for i in range(8) if halved[i].status == "complete"] == best

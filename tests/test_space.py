@@ -565,7 +565,7 @@ def test_samples_of_convolutions_are_uniform_over_points():
 
 
 def assert_uniform(space, points):
-    rng, draws = np.random.default_rng(0), 7200
+    rng, draws = np.random.default_rng(0), 200 * points
     assert space.count() == len(list(everything(space)))
     counts = {point: 0 for point in everything(space) if point.depth > 1}
     for _ in range(draws):

@@ -361,7 +361,8 @@ def test_the_command_line_takes_workers(source, tmp_path):
         command = [sys.executable, "-m", "search.cli", "search", source, "--target", "sign", *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
 
-    done = machgraph("--workers", "2", "--trials", "12", "--out", "run")
+    (tmp_path / "few.toml").write_text("[search]\nfinalists = 1\nseeds = 1\n[recipe]\nepochs = 8\nrungs = [2]\n")
+    done = machgraph("--workers", "2", "--trials", "12", "--out", "run", "--config", "few.toml")
     assert done.returncode == 0, done.stderr
     assert "8 candidates at a time by each of 2 workers" in " ".join(done.stderr.split())
     assert len(read_records(tmp_path / "run")) == 12

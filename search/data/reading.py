@@ -140,7 +140,7 @@ def load(
     transform : of numbers to answer: see `Dataset.transformed`.
     image : channels, then the extent of each of 1 to 3 axes, where the columns beside the target are pixels in this
         order; digits are known to be ``(1, 8, 8)``.
-    lags, time, exogenous : make a series of a file: see `from_series`. Sunspots are one, of 11 lags.
+    lags, time, exogenous : make a series of a file: see `from_series`. Sunspots are one, of 9 lags.
     validation, test : shares of the rows; the rest is for training.
     held_out : a file of the rows to keep for the test, in place of a share.
 

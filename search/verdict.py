@@ -1,0 +1,42 @@
+"""What becomes of a trial: its record, and what the strategy is told of it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from search.canonical import canonical
+from search.objectives import excess
+from search.point import AnyPoint
+from search.population import Outcome
+from search.record import Record, Settings
+
+WORSE = 1e9  # than any loss
+
+
+def told(record: Record, settings: Settings) -> tuple[float, ...] | None:
+    """What the strategy is told of a trial: of one that exceeds a constraint, that it is worse than all that do not."""
+    if record.is_valid:
+        return record.values(settings.objectives, settings.maximize)
+    over = excess(record.measures, settings.constraints)
+    return (WORSE * (1 + over),) * len(settings.objectives) if over else None
+
+
+def trained(number: int, keyed: str, point: AnyPoint, outcome: Outcome, found: Mapping[str, float]) -> Record:
+    """Of a point that was trained, with what else was ``found`` of it."""
+    return Record(
+        number, keyed, point, canonical(point), outcome.status, outcome.epochs, outcome.loss, outcome.score,
+        outcome.seconds, None, outcome.curve, {**found, **outcome.measures}, outcome.reason,
+    )  # fmt: skip
+
+
+def infeasible(number: int, keyed: str, point: AnyPoint, found: Mapping[str, float]) -> Record:
+    """Of a point that exceeds a constraint, and was not trained."""
+    return Record(number, keyed, point, canonical(point), "infeasible", 0, math.nan, math.nan, 0.0, None, (), found)
+
+
+def duplicate(number: int, point: AnyPoint, known: Record) -> Record:
+    """What is known of a point that has been trained: a result, unless it diverged."""
+    if not known.is_valid:
+        known = replace(known, loss=math.nan, score=math.nan)
+    same = {"duplicate_of": known.number, "status": "duplicate", "epochs": 0, "seconds": 0.0, "curve": ()}
+    return replace(known, number=number, point=point, canonical=canonical(point), **same)  # type: ignore[arg-type]
