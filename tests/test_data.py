@@ -504,6 +504,18 @@ def test_commas_in_numbers_are_understood_and_told(tmp_path, separator, cells, m
     assert np.array_equal(dataset.encoder.encode(tmp_path / "new.csv"), dataset.encoder.encode(frame[:5]))
 
 
+def test_commas_that_can_not_mean_what_they_mean_elsewhere_are_no_numbers_and_that_is_told(tmp_path):
+    """A new file may have none that tells: 1,234 would be another number there."""
+    rows = [f"{i % 7};{f'1,0{10 + i},344' if i % 2 else f'{900 + i},134'};{i}" for i in range(40)]
+    (tmp_path / "table.csv").write_text("\n".join(["x;y;z", *rows]))
+    assert any(
+        "Read as text, since numbers are written as 1234567.5, for a comma" in n
+        for n in load(tmp_path / "table.csv", "x").notes
+    )
+    with pytest.raises(ValueError, match=r"^target 'y' has '1,0\d\d,344', but numbers are written as 1234567\.5"):
+        load(tmp_path / "table.csv", "y")
+
+
 def test_the_separator_is_what_the_header_has_most_outside_of_quotes(tmp_path):
     (tmp_path / "a.csv").write_text("area, m2;rooms;price\n1,5;2;3\n")
     assert read(tmp_path / "a.csv")[0].columns == ["area, m2", "rooms", "price"]

@@ -30,6 +30,8 @@ ALIKE = {  # how to write what such texts are meant to be
     "numbers are written without units, as 1234.5": (
         r"^([$€£¥]|[A-Z]{2,3}\.?\s)\s?[+-]?\d[\d.,'’]*$|^[+-]?\d[\d.,'’]*(\s?[%°$€£¥]|\s[[:alpha:]][[:alpha:]²³/]{0,5})$"
     ),
+    "numbers are written as 1234567.5, for a comma is decimal where semicolons separate the columns, and else a mark "
+    "between thousands": r"^[+-]?\d{1,3}([.,]\d{3})*([.,]\d+)?$",
 }
 MARKED = r"^[+-]?[1-9]\d{0,2}(m\d{3})+([^\dm]|$)"  # a number with marks m between thousands
 ONE_WORD = re.compile(r"[\w.-]+")
