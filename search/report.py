@@ -209,7 +209,7 @@ def _leader_titles(facts: Facts, measured: Sequence[str]) -> list[str]:
 def _line(facts: Facts, row: Row, measured: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "name": row.name,
-        "trial": row.trial,
+        "trial": None if row.name == "ensemble" else row.trial,
         "kind": "winner" if row.name == "winner" else "rival" if row.trial is None else "",
         "glyph": _glyph(facts, row.point) if row.point else None,
         "network": row.point.describe(facts.shape) if row.point else "–",
