@@ -29,9 +29,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.database import file_place, place_of
 from search.graph.point import GraphPoint
-from search.importance import NAMES, traits
 from search.point import AnyPoint
 from search.record import Record, Settings
+from search.report.importance import NAMES, traits
 from search.run import STUDY, read_facts, read_settings
 from search.shape import Shape
 from search.store import Store, Stored

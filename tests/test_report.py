@@ -17,17 +17,19 @@ from hypothesis import strategies as st
 
 import machgraph as mg
 from machgraph.partition import shortcut_mask
-from search import config, report, wording
+from search import config, report
 from search.canonical import canonical, key
-from search.colours import STATUSES
-from search.diagrams import block_diagram, machine_diagram, pages
 from search.machine import build
 from search.numbers import grouped
 from search.one_of import OneOf
 from search.point import Point
 from search.recipe import Recipe
+from search.report import page as page_module
+from search.report import wording
+from search.report.colours import STATUSES
+from search.report.diagrams import block_diagram, machine_diagram, pages
+from search.report.scales import Scale, loss_scale
 from search.run import BEST, Facts, Record, Row, Settings, write_leaderboard, write_run
-from search.scales import Scale, loss_scale
 from search.shape import Shape
 from search.space import Space
 from search.store import Generation, Store, Stored
@@ -237,7 +239,7 @@ def test_an_unknown_number_of_networks_is_not_told():
 
 def test_what_is_not_there_is_a_dash():
     rows = {row.name: row for row in made_up().rows}
-    lines = {name: report._line(made_up().facts, row) for name, row in rows.items()}
+    lines = {name: page_module._line(made_up().facts, row) for name, row in rows.items()}
     assert lines["ensemble"]["numbers"][:3] == ["–", "97.56\N{NO-BREAK SPACE}%", "–"]
     assert lines["scikit-learn (trees)"]["numbers"][:3] == ["93.00\N{NO-BREAK SPACE}%", "94.12\N{NO-BREAK SPACE}%", "–"]
     assert lines["scikit-learn (trees)"]["network"] == "–"

@@ -15,16 +15,17 @@ import machgraph as mg
 from machgraph import graph
 from machgraph.draw.canvas import COLOURS
 from machgraph.draw.page import asset
-from search import pictures, report
-from search.colours import STATUSES
-from search.diagrams import machine_diagram
-from search.importance import FEWEST, importance
+from search import report
 from search.objectives import fronts
 from search.optimize import optimize
 from search.point import Point
-from search.report_charts import FAINT, chance, curves, history, surpassed_by_none, tradeoffs
-from search.report_network import stairs, steps
-from search.scales import bends
+from search.report import pictures
+from search.report.charts import FAINT, chance, curves, history, surpassed_by_none, tradeoffs
+from search.report.colours import STATUSES
+from search.report.diagrams import machine_diagram
+from search.report.importance import FEWEST, importance
+from search.report.network import stairs, steps
+from search.report.scales import bends
 from search.shape import Shape
 from search.space import Space
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from machgraph import cofiltration, graph
 from machgraph.naming import indexed
 from machgraph.partition import Mask, lag_words
-from search.diagrams import Diagram, block_diagram, block_name, machine_diagram
+from search.report.diagrams import Diagram, block_diagram, block_name, machine_diagram
 
 if TYPE_CHECKING:
     import networkx as nx

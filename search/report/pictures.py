@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from machgraph import draw as mg_draw
 from machgraph.architecture import Architecture
-from search.colours import STATUSES
-from search.report_charts import Tradeoff
+from search.report.charts import Tradeoff
+from search.report.colours import STATUSES
+from search.report.scales import loss_scale
 from search.run import Record, Row
-from search.scales import loss_scale
 
 
 def draw(

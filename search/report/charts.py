@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from search.colours import STATUSES
 from search.facts import Facts
 from search.numbers import counted, grouped, loss_text
 from search.objectives import UNITS, fronts, sizes
 from search.record import Record, Row, Settings
-from search.scales import Scale, bends, cost_scale, count_scale, dots, loss_scale, polyline, stairs
-from search.wording import loss_name
+from search.report.colours import STATUSES
+from search.report.scales import Scale, bends, cost_scale, count_scale, dots, loss_scale, polyline, stairs
+from search.report.wording import loss_name
 
 CURVES = 10  # that have a name
 FAINT, BENDS = 200, 40  # of the others, and points of each: so that a page of many trials stays small

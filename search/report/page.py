@@ -13,15 +13,16 @@ import numpy as np
 
 from machgraph.graph import order
 from machgraph.partition import Mask
-from search import wording
-from search.colours import STATUSES
 from search.graph.point import GraphPoint
-from search.importance import importance
 from search.numbers import grouped, loss_text, time_text
 from search.objectives import MEASURES, fronts, sizes
 from search.point import AnyPoint
-from search.report_charts import curves, history, scale_data, tradeoffs
-from search.report_network import network
+from search.report import wording
+from search.report.charts import curves, history, scale_data, tradeoffs
+from search.report.colours import STATUSES
+from search.report.importance import importance
+from search.report.network import network
+from search.report.wording import score_text
 from search.run import (
     BEST,
     Facts,
@@ -35,10 +36,9 @@ from search.run import (
     replace_text,
     resuming,
 )
-from search.wording import score_text
 
 USUAL = 5  # statuses that any search may have: a report tells of the others only where there are some
-SCRIPTS = ("report.js", "report_steps.js", "report_charts.js", "report_trials.js")
+SCRIPTS = ("page.js", "steps.js", "charts.js", "trials.js")
 SECTIONS = (
     ("network", "Network"),
     ("resolvent", "Step by step"),
@@ -87,7 +87,7 @@ def write(folder: str | os.PathLike[str]) -> Path:
         from search.show import read_machine  # here, for torch takes seconds to import
 
         machine = read_machine(folder)
-    from search.pictures import draw  # matplotlib takes its time too
+    from search.report.pictures import draw  # matplotlib takes its time too
 
     draw(folder / "pictures", machine, records, rival(rows), tradeoffs(settings, facts, records))
     path = folder / "report.html"
@@ -110,13 +110,13 @@ def render(
     from machgraph.draw.page import asset
 
     environment = Environment(
-        loader=PackageLoader("search", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("search.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "ensure_ascii": False}
-    style, *scripts = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("report.css", *SCRIPTS))
+    style, *scripts = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", *SCRIPTS))
     style, script = asset("theme.css") + style, "".join([asset("theme.js"), *scripts])
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template: Template = environment.get_template("report.html.jinja")
+    template: Template = environment.get_template("page.html.jinja")
     winner = next((row.trial for row in rows if row.trial is not None), None)
     best = min(
         (record for record in records if record.is_valid),
