@@ -26,7 +26,7 @@ from search.data.transform import NONE
 from search.lessons import Course, Lessons, current
 from search.machine import answers, build
 from search.objectives import order
-from search.point import Kind, Point
+from search.point import AnyPoint, Kind, Point
 from search.recipe import Recipe
 
 NEWS = 0.1  # seconds between two looks at how far the threads have come
@@ -159,8 +159,9 @@ def train(
         _side_by_side(groups, end, recipe.patience, progress)
         running = [runner for runner in running if runner.status is None]
         if end < recipe.epochs:
-            for runner in _slow(running, recipe.reduction) if running else ():
-                runner.status = "halved"
+            told = [(runner.loss, *runner.costs) for runner in running]
+            for i in slow([runner.point for runner in running], told, recipe.reduction):
+                running[i].status = "halved"
             running = [runner for runner in running if runner.status is None]
         for group in groups:
             group.dismiss()
@@ -378,12 +379,12 @@ def _side_by_side(
             stopped.set()
 
 
-def _slow(running: Sequence[_Runner], reduction: int) -> list[_Runner]:
+def slow(points: Sequence[AnyPoint], losses: Sequence[tuple[float, ...]], reduction: int) -> list[int]:
     """Those who are not among the best of their kind and transform, which learn at different speeds."""
-    alike: dict[tuple[Kind, str], list[_Runner]] = {}
-    for i in order([(runner.loss, *runner.costs) for runner in running]):
-        alike.setdefault((running[i].point.kind, running[i].point.transform), []).append(running[i])
-    return [runner for some in alike.values() for runner in some[-(-len(some) // reduction) :]]
+    alike: dict[tuple[str, str], list[int]] = {}
+    for i in order(losses) if losses else ():
+        alike.setdefault((points[i].kind, points[i].transform), []).append(i)
+    return [i for some in alike.values() for i in some[-(-len(some) // reduction) :]]
 
 
 def cores() -> int:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import Connection, MetaData, create_engine, func, insert, select, text
+from sqlalchemy import Connection, MetaData, create_engine, insert, select, text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from search.database import NAME, Place, new_place, place_of
@@ -29,10 +29,15 @@ from search.one_of import AnySpace
 from search.run import RUN, STUDY, Record, read_settings, refuse_used, replace_text, resuming
 
 TRIAL = "machgraph"  # the attribute of a trial that holds all of it
-TABLES = ("trials", "trial_values", "trial_user_attributes")  # of Optuna's, that a trial has rows in
+TABLES = ("studies", "trials", "trial_values", "trial_user_attributes")  # of Optuna's, that a trial has rows in
 SETTINGS = "run"  # the attribute of a study that holds the settings, where they have to be found without the folder
 PATIENCE = 600.0  # seconds that a database which has gone is waited for
 PAUSE = 2.0  # between two tries
+OTHERWISE = (
+    "the run was begun by another version of machgraph, which stored its trials otherwise: go on with that version, or "
+    "start a new search"
+)
+READERS = 60.0  # seconds that whoever reads a file, as a dashboard does, is waited for
 CONNECTION = {  # a connection that was cut is noticed on both sides within a minute, and not after hours
     "connect_timeout": 10,
     "keepalives_idle": 20,
@@ -81,10 +86,7 @@ class Stored:
         """The value of each parameter of the space."""
         parameters = space.parameters
         if len(self.code) != len(parameters):
-            raise ValueError(
-                "the run was begun by another version of machgraph, which stored its trials otherwise: go on with that "
-                "version, or start a new search"
-            )
+            raise ValueError(OTHERWISE)
         return {name: choices[i] for (name, choices), i in zip(parameters.items(), self.code, strict=True)}
 
 
@@ -190,10 +192,13 @@ class Store:
             self._study = self._storage.create_new_study([StudyDirection.MINIMIZE] * objectives, self._place.study)
         tables = MetaData()
         tables.reflect(self._storage.engine, only=TABLES)
-        self._trials, self._values, self._attributes = (tables.tables[name] for name in TABLES)
-        with self._storage.engine.connect() as connection:
-            held = select(func.count()).where(self._trials.c.study_id == self._study)
-            self._held = connection.execute(held).scalar_one()  # by number, from 0 on without a gap
+        self._studies, self._trials, self._values, self._attributes = (tables.tables[name] for name in TABLES)
+
+    def _count(self, connection: Connection) -> int:
+        """How many trials are there: they are numbered from 0 on without a gap."""
+        numbers = select(self._trials.c.number).where(self._trials.c.study_id == self._study)
+        last: int | None = connection.execute(numbers.order_by(self._trials.c.trial_id.desc()).limit(1)).scalar()
+        return 0 if last is None else last + 1
 
     def __enter__(self) -> "Store":
         return self
@@ -218,7 +223,11 @@ class Store:
         ValueError : another version of machgraph has stored them.
         """
         with _told(f"read {self._place.shown}"):
-            return [_stored(trial) for trial in self._storage.get_all_trials(self._study)]
+            stored = [_stored(trial) for trial in self._storage.get_all_trials(self._study)]
+        ends = stored[-1].generation.first + stored[-1].generation.size if stored else 0
+        if [one.record.number for one in stored] != list(range(ends)):
+            raise ValueError(OTHERWISE)
+        return stored
 
     def append(self, trials: Sequence[Stored], waiting: Callable[[], None] = lambda: None) -> None:
         """Add finished trials, all or none; those that are there already are left as they are.
@@ -261,46 +270,50 @@ class Store:
 
     def _add(self, trials: Sequence[Stored]) -> None:
         first, end = trials[0].record.number, trials[-1].record.number + 1
-        if self._held > end:
-            raise OSError(
-                f"another process has gone on with the study '{self._place.study}' in {self._place.shown}, which has "
-                f"{self._held} trials: look at it there"
-            )
-        if self._held < first:
-            raise OSError(
-                f"{self._place.shown} has lost the trials from {self._held} on, as if it had been put back to an "
-                f"earlier state: go on from there with: {resuming(self._folder)}"
-            )
-        added = trials[self._held - first :]
-        if not added:  # the answer to their commit was lost
-            return
-        now = datetime.now()
         with self._storage.engine.begin() as connection:
-            rows = [
-                {
-                    "number": one.record.number,
-                    "study_id": self._study,
-                    "state": one.state.name,
-                    "datetime_start": now - timedelta(seconds=one.record.seconds),
-                    "datetime_complete": now,
-                }
-                for one in added
-            ]
-            numbered = insert(self._trials).returning(self._trials.c.trial_id, sort_by_parameter_order=True)
-            ids = connection.execute(numbered, rows).scalars().all()
-            values = [
-                {"trial_id": i, "objective": objective, "value": value, "value_type": "FINITE"}
-                for i, one in zip(ids, added, strict=True)
-                for objective, value in enumerate(one.values or ())
-            ]
-            if values:
-                connection.execute(insert(self._values), values)
-            attributes = [
-                {"trial_id": i, "key": TRIAL, "value_json": json.dumps(_attribute_of(one))}
-                for i, one in zip(ids, added, strict=True)
-            ]
-            connection.execute(insert(self._attributes), attributes)
-        self._held = end
+            # Waits for a commit of before, whose answer was lost and which the database is still making.
+            connection.execute(select(self._studies).where(self._studies.c.study_id == self._study).with_for_update())
+            held = self._count(connection)
+            if held > end:
+                raise OSError(
+                    f"another process has gone on with the study '{self._place.study}' in {self._place.shown}, which "
+                    f"has {held} trials: look at it there"
+                )
+            if held < first:
+                raise OSError(
+                    f"{self._place.shown} has lost the trials from {held} on, as if it had been put back to an "
+                    f"earlier state: go on from there with: {resuming(self._folder)}"
+                )
+            if added := trials[held - first :]:
+                self._insert(connection, added)
+
+    def _insert(self, connection: Connection, trials: Sequence[Stored]) -> None:
+        """The rows that Optuna would write, with its times, which are UTC's and say so nowhere."""
+        now = datetime.now(UTC).replace(tzinfo=None)
+        rows = [
+            {
+                "number": one.record.number,
+                "study_id": self._study,
+                "state": one.state.name,
+                "datetime_start": now - timedelta(seconds=one.record.seconds),
+                "datetime_complete": now,
+            }
+            for one in trials
+        ]
+        numbered = insert(self._trials).returning(self._trials.c.trial_id, sort_by_parameter_order=True)
+        ids = connection.execute(numbered, rows).scalars().all()
+        values = [
+            {"trial_id": i, "objective": objective, "value": value, "value_type": "FINITE"}
+            for i, one in zip(ids, trials, strict=True)
+            for objective, value in enumerate(one.values or ())
+        ]
+        if values:
+            connection.execute(insert(self._values), values)
+        attributes = [
+            {"trial_id": i, "key": TRIAL, "value_json": json.dumps(_attribute_of(one))}
+            for i, one in zip(ids, trials, strict=True)
+        ]
+        connection.execute(insert(self._attributes), attributes)
 
     def _reopen(self) -> None:
         """Connect anew, and see what is there."""
@@ -335,7 +348,8 @@ class Store:
 
 def storage_of(place: Place) -> optuna.storages.RDBStorage:
     """Optuna's storage of a place."""
-    options = {} if place.is_file else {"pool_pre_ping": True, "connect_args": CONNECTION}
+    connection: dict[str, Any] = {"timeout": READERS} if place.is_file else CONNECTION
+    options = {"pool_pre_ping": not place.is_file, "connect_args": connection}
     return optuna.storages.RDBStorage(place.url.render_as_string(hide_password=False), engine_kwargs=options)
 
 
@@ -468,10 +482,7 @@ def _attribute_of(stored: Stored) -> dict[str, Any]:
 
 def _stored(trial: FrozenTrial) -> Stored:
     if TRIAL not in trial.user_attrs:
-        raise ValueError(
-            "the run was begun by another version of machgraph, which stored its trials otherwise: read it with that "
-            "version, or start a new search"
-        )
+        raise ValueError(OTHERWISE)
     found = trial.user_attrs[TRIAL]
     return Stored(
         Record.from_dict(found["record"]),

@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from search.data import load
 from search.defaults import default_recipe
 from search.facts import facts_of
 from search.record import Record, Settings
-from search.run import STUDY, write_run
+from search.run import STUDY, read_facts, read_settings, write_run
 from search.space import Space
 from search.store import Generation, Store, Stored
 
@@ -90,6 +92,22 @@ def test_trials_are_read_in_words_and_the_run_stays_as_it_is(run):
         assert trial.params["learning rate"] == record.canonical.learning_rate
         assert trial.user_attrs["status"] == record.status
         assert (trial.datetime_complete - trial.datetime_start).total_seconds() == record.seconds
+
+
+def test_times_are_those_of_the_clock_wherever_it_stands(run, tmp_path, monkeypatch):
+    with Store(run) as store:
+        stored = store.read()
+    write_run(tmp_path, read_settings(run), read_facts(run))
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        with Store(tmp_path, 2) as store:
+            before = datetime.now()
+            store.append(stored)
+            assert before <= store.read()[-1].finished <= datetime.now()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from search.data import BUNDLED, dataset, from_frame, load, split
 from search.data.columns import MOST_LEVELS, moments
 from search.data.encoder import Encoder
-from search.data.table import infer, parse, plain, read
+from search.data.table import alike, infer, parse, plain, read
 from search.shape import Shape
 
 
@@ -514,6 +514,8 @@ def test_commas_that_can_not_mean_what_they_mean_elsewhere_are_no_numbers_and_th
     )
     with pytest.raises(ValueError, match=r"^target 'y' has '1,0\d\d,344', but numbers are written as 1234567\.5"):
         load(tmp_path / "table.csv", "y")
+    assert "numbers are written as 1234567.5" in alike(pl.Series(["1234,56", "12345,5"]))
+    assert not alike(pl.Series(["192.168.178.12", "10.0.0.1"]))
 
 
 def test_the_separator_is_what_the_header_has_most_outside_of_quotes(tmp_path):

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Timer
+from threading import Event, Thread, Timer
 
 import numpy as np
 import pytest
@@ -141,12 +141,32 @@ def test_the_database_may_be_stopped_and_started_in_the_middle(
         if trials[0].record.number == 18 and "lost" not in stages:
             stages.append("lost")
             server.stop()
-            self._held = 18  # as if the answer had not come
-            add(self, trials)
+            add(self, trials)  # as if the answer had not come
 
     monkeypatch.setattr(Store, "_add", lost)
     study.run(settings(source), dataset, folder, on_event)
     assert stages.count("waiting") >= 2
+    same(folder, whole)
+
+
+def test_a_commit_that_is_still_being_made_is_waited_for_and_not_made_again(
+    named, whole, source, dataset, tmp_path, monkeypatch
+):
+    """Of a connection that was cut: here another one has the rows, and commits them a second later."""
+    folder, add, insert, late = tmp_path / "late", Store._add, Store._insert, []
+
+    def meanwhile(self, trials):
+        if trials[0].record.number == 18 and not late:
+            other, there = Store(folder), Event()
+            other._insert = lambda *rows: (insert(other, *rows), there.set(), time.sleep(1))
+            late.append(Thread(target=add, args=(other, trials)))
+            late[0].start()
+            assert there.wait(10)
+        add(self, trials)
+
+    monkeypatch.setattr(Store, "_add", meanwhile)
+    study.run(settings(source), dataset, folder)
+    late[0].join()
     same(folder, whole)
 
 

@@ -31,7 +31,7 @@ ALIKE = {  # how to write what such texts are meant to be
         r"^([$€£¥]|[A-Z]{2,3}\.?\s)\s?[+-]?\d[\d.,'’]*$|^[+-]?\d[\d.,'’]*(\s?[%°$€£¥]|\s[[:alpha:]][[:alpha:]²³/]{0,5})$"
     ),
     "numbers are written as 1234567.5, for a comma is decimal where semicolons separate the columns, and else a mark "
-    "between thousands": r"^[+-]?\d{1,3}([.,]\d{3})*([.,]\d+)?$",
+    "between thousands": r"^[+-]?\d+([.,]\d{3})*,\d+([.,]\d+)*$",
 }
 MARKED = r"^[+-]?[1-9]\d{0,2}(m\d{3})+([^\dm]|$)"  # a number with marks m between thousands
 ONE_WORD = re.compile(r"[\w.-]+")

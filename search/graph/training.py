@@ -21,9 +21,8 @@ from search.graph.network import Network, Numbers, network
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
 from search.lessons import Lessons, targets
-from search.objectives import order
 from search.point import AnyPoint
-from search.population import Measured, Outcome, Progress, Status, scores
+from search.population import Measured, Outcome, Progress, Status, scores, slow
 from search.recipe import Recipe
 
 
@@ -68,10 +67,10 @@ def train_graphs(
                 student.record(recipe.patience)
             running = [student for student in running if student.status is None]
             progress(epoch + 1, len(running))
-        if end < recipe.epochs and running:
-            ranked = order([(student.loss, *others[student.number]) for student in running])
-            for k in ranked[-(-len(running) // recipe.reduction) :]:
-                running[k].status = "halved"
+        if end < recipe.epochs:
+            told = [(student.loss, *others[student.number]) for student in running]
+            for i in slow([student.point for student in running], told, recipe.reduction):
+                running[i].status = "halved"
             running = [student for student in running if student.status is None]
     outcomes |= {student.number: student.outcome() for student in students}
     return [outcomes[i] for i in range(len(points))]
