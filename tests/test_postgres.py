@@ -157,9 +157,14 @@ def test_a_commit_that_is_still_being_made_is_waited_for_and_not_made_again(
 
     def meanwhile(self, trials):
         if trials[0].record.number == 18 and not late:
-            other, there = Store(folder), Event()
-            other._insert = lambda *rows: (insert(other, *rows), there.set(), time.sleep(1))
-            late.append(Thread(target=add, args=(other, trials)))
+            there = Event()
+
+            def other():
+                with Store(folder) as one:
+                    one._insert = lambda *rows: (insert(one, *rows), there.set(), time.sleep(1))
+                    add(one, trials)
+
+            late.append(Thread(target=other))
             late[0].start()
             assert there.wait(10)
         add(self, trials)
