@@ -211,10 +211,11 @@ def leaderboard(rows: Sequence[Row], facts: Facts, width: int = WIDTH) -> Render
 def footnotes(rows: Sequence[Row]) -> Text:
     """What the rivals are."""
     several = "mean ± standard deviation over initial weights"
+    together = any(row.name == "ensemble" for row in rows)
     lines = [
         "test: held-out data, looked at for the winner and its rivals alone; trained on all the rest, "
-        f"{several if any(row.test_sd is not None for row in rows) else 'once each'}. "
-        "ensemble: the five, or fewer, together."
+        f"{several if any(row.test_sd is not None for row in rows) else 'once each'}."
+        f"{' ensemble: the winner and those below it together.' if together else ''}"
     ]
     if any(row.trial is None for row in rows):
         plain = (

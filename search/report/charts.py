@@ -14,6 +14,7 @@ from search.report.scales import Scale, bends, cost_scale, count_scale, dots, lo
 from search.report.wording import loss_name
 
 CURVES = 10  # that have a name
+CHARACTER = 20  # of 1000, the width of a digit on the narrowest page
 FAINT, BENDS = 200, 40  # of the others, and points of each: so that a page of many trials stays small
 BEGINNINGS: Mapping[str, int] = {"evolution": 20, "tpe": 10, "nsga2": 16}  # trials until a strategy goes by the earlier
 
@@ -40,14 +41,16 @@ def _number(value: float) -> str:
 
 
 def thinned(places: Sequence[tuple[float, str]], apart: float = 75.0) -> list[tuple[float, str]]:
-    """The labels that have room beside each other, the first of those that have not.
+    """The labels that have room beside each other on a narrow page, the first of those that have not.
 
     >>> thinned([(0, "a"), (50, "b"), (100, "c")])
     [(0, 'a'), (100, 'c')]
+    >>> thinned([(0, "1,000"), (100, "2,000"), (220, "5,000")])
+    [(0, '1,000'), (220, '5,000')]
     """
     kept: list[tuple[float, str]] = []
     for place, label in sorted(places):
-        if not kept or place - kept[-1][0] >= apart:
+        if not kept or place - kept[-1][0] >= max(apart, 20 + CHARACTER / 2 * len(kept[-1][1] + label)):
             kept.append((place, label))
     return kept
 
