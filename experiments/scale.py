@@ -7,9 +7,10 @@ workers : seconds until so many trials (drawn at random, so that they depend on 
 driver : milliseconds a trial of proposing, telling and storing, while the search comes by that many trials, with
     workers that are simulated: they answer at once, and train nothing. Two generations a worker are proposed before the
     first is told; these are of 8 trials, and of 1 with 10,000 workers. ``memory``: of the process at its end, in
-    megabytes.
+    megabytes. TPE looks at all trials for each, so that a search by it never gets far: what it costs later is that of
+    the 24 trials after so many that were drawn at random.
 
-    python -m experiments.scale            about 25 minutes
+    python -m experiments.scale            about 40 minutes
     python -m experiments.scale --trials 1000
 """
 
@@ -31,7 +32,7 @@ from experiments.quality import data
 from experiments.results import write
 from search.data import Dataset, load
 from search.defaults import default_folds, default_recipe, space_for
-from search.driver import Event, start
+from search.driver import Event, go_on, start
 from search.facts import facts_of
 from search.point import AnyPoint
 from search.population import Outcome
@@ -43,7 +44,8 @@ DATA = {"breast_cancer": 1024, "digits": 192}  # trials
 TRIALS = (100, 1000, 10_000, 100_000)
 WORKERS = (1, 10, 100, 1000, 10_000)
 STRATEGIES = ("evolution", "tpe")
-FEW = {"evolution": 1000, "tpe": 1000}  # trials with many workers; TPE looks at all trials for each, so few always
+FEW = {"evolution": 1000, "tpe": 1000}  # trials with many workers; of TPE always
+LATER = 24  # trials that TPE proposes after many
 POPULATION, MANY = 8, 10_000  # trials of a generation; workers from which on it is one
 WIDE = 0.2  # of the trials up to a number, the share over which its cost is a mean
 
@@ -148,6 +150,24 @@ def driven(strategy: str, workers: int, trials: int) -> dict[str, float]:
     return {**found, "memory": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
 
 
+def later(strategy: str, trials: int) -> float:
+    """Milliseconds a trial after so many that were drawn at random."""
+    dataset = load("digits")
+    settings = settings_of(dataset, "random", trials)
+    facts, told = facts_of(dataset, settings), list[tuple[int, float]]()
+
+    def on_event(event: Event) -> None:
+        if event.stage == "storing" and event.done >= trials:
+            told.append((event.done, perf_counter()))
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        start(settings, facts, Simulated(1), run, lambda event: None)
+        go_on(replace(settings, strategy=strategy, trials=LATER), facts, Simulated(1), run, on_event, more=True)
+    (first, begun), (last, ended) = told[0], told[-1]
+    return round(1000 * (ended - begun) / (last - first), 1)
+
+
 def main(*, trials: int = TRIALS[-1], workers: Sequence[int] = WORKERS) -> dict[str, Any]:
     """Each setting in a process of its own, so that its memory is its own too."""
     driver: dict[str, dict[str, Any]] = {}
@@ -159,6 +179,11 @@ def main(*, trials: int = TRIALS[-1], workers: Sequence[int] = WORKERS) -> dict[
             told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             driver[f"{strategy}, {number} workers"] = json.loads(told)
             print(f"{strategy}, {number} workers", driver[f"{strategy}, {number} workers"], flush=True)
+    for number in (n for n in TRIALS if FEW["tpe"] < n <= trials):
+        command = [sys.executable, "-m", "experiments.scale", "--later", "tpe", str(number)]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        driver["tpe, 1 workers"][str(number)] = json.loads(told)
+        print("tpe, 1 workers", number, told.strip(), flush=True)
     found = {"workers": {name: gains(name, few) for name, few in DATA.items()}, "driver": driver}
     print(found["workers"])
     return found
@@ -168,10 +193,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=TRIALS[-1], help="of the largest search")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--later", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:
         strategy, workers, trials = chosen.one
         print(json.dumps(driven(strategy, int(workers), int(trials))))
+    elif chosen.later:
+        strategy, trials = chosen.later
+        print(later(strategy, int(trials)))
     else:
         result = main(trials=chosen.trials)
         if chosen.trials == TRIALS[-1]:

@@ -30,6 +30,10 @@ def test_a_driven_search_has_a_cost_at_each_number(monkeypatch, workers):
     assert min(found.values()) > 0
 
 
+def test_what_trials_cost_after_many_random_ones():
+    assert scale.later("tpe", 16) > 0
+
+
 def test_the_committed_figures_are_of_all_settings():
     result = json.loads((FOLDER / "scale.json").read_text())["result"]
     assert result["workers"].keys() == scale.DATA.keys()
@@ -40,4 +44,5 @@ def test_the_committed_figures_are_of_all_settings():
     evolution = result["driver"]["evolution, 1 workers"]
     assert evolution["10000"] < 100  # milliseconds a trial
     assert "100000" in evolution
+    assert "10000" in result["driver"]["tpe, 1 workers"]
     assert evolution["memory"] < 2000  # megabytes
