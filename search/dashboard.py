@@ -34,7 +34,8 @@ from search.record import Record, Settings
 from search.report.importance import NAMES, traits
 from search.run import STUDY, read_facts, read_settings
 from search.shape import Shape
-from search.store import Store, Stored
+from search.store import Store
+from search.stored_trial import Stored
 
 HOST = "127.0.0.1"
 PICTURE = "architecture.png"

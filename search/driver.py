@@ -19,6 +19,7 @@ import numpy as np
 
 from search import verdict
 from search.canonical import canonical, key
+from search.connection import only_writer
 from search.database import file_place, new_place, place_of
 from search.facts import Facts
 from search.graph.point import GraphPoint
@@ -39,7 +40,8 @@ from search.run import (
     write_ledger,
     write_run,
 )
-from search.store import Generation, Store, Stored, beginning, only_writer, quiet, refuse_known
+from search.store import Store, beginning, quiet, refuse_known
+from search.stored_trial import Generation, Stored
 from search.strategy import Proposal, Strategy, strategy
 from search.work import Pending, Task, Work
 

@@ -7,112 +7,30 @@ trial is one attribute: each parameter would be a row more.
 """
 
 import json
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import Connection, MetaData, create_engine, insert, select, text
+from optuna.trial import create_trial
+from sqlalchemy import Connection, MetaData, insert, select, text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
+from search.connection import held, storage_of
 from search.database import NAME, Place, new_place, place_of
-from search.one_of import AnySpace
-from search.run import RUN, STUDY, Record, read_settings, refuse_used, replace_text, resuming
+from search.run import RUN, STUDY, read_settings, refuse_used, replace_text, resuming
+from search.stored_trial import OTHERWISE, TRIAL, Stored, attribute_of, stored_of
 
-TRIAL = "machgraph"  # the attribute of a trial that holds all of it
 TABLES = ("studies", "trials", "trial_values", "trial_user_attributes")  # of Optuna's, that a trial has rows in
 SETTINGS = "run"  # the attribute of a study that holds the settings, where they have to be found without the folder
 PATIENCE = 600.0  # seconds that a database which has gone is waited for
 PAUSE = 2.0  # between two tries
-OTHERWISE = (
-    "the run was begun by another version of machgraph, which stored its trials otherwise: go on with that version, or "
-    "start a new search"
-)
-READERS = 60.0  # seconds that whoever reads a file, as a dashboard does, is waited for
-CONNECTION = {  # a connection that was cut is noticed on both sides within a minute, and not after hours
-    "connect_timeout": 10,
-    "keepalives_idle": 20,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-    "options": "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
-}
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Trials ``first ... first + size - 1``, trained together; at its end, ``elapsed`` seconds had been searched."""
-
-    first: int
-    size: int
-    elapsed: float
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A finished trial as the database holds it.
-
-    Parameters
-    ----------
-    record, generation : what was found, and which trials it was trained with.
-    code : of each parameter of the space the place of its value among its choices.
-    values : what the strategy was told, each to be small; ``None``: that it came to nothing.
-    attributes : of the strategy.
-    finished : when.
-    """
-
-    record: Record
-    generation: Generation
-    code: tuple[int, ...]
-    values: tuple[float, ...] | None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    finished: datetime | None = None
-
-    @property
-    def state(self) -> TrialState:
-        """As Optuna calls it."""
-        return TrialState.FAIL if self.values is None else TrialState.COMPLETE
-
-    def parameters(self, space: AnySpace) -> dict[str, Any]:
-        """The value of each parameter of the space."""
-        parameters = space.parameters
-        if len(self.code) != len(parameters):
-            raise ValueError(OTHERWISE)
-        return {name: choices[i] for (name, choices), i in zip(parameters.items(), self.code, strict=True)}
-
-
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the run in a folder for this process. The lock is the operating system's: it ends with the process.
-
-    Raises
-    ------
-    BlockingIOError : another process holds it.
-    """
-    connection = sqlite3.connect(folder / "lock", timeout=0, isolation_level=None)
-    try:
-        try:
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise BlockingIOError(
-                    f"{folder} is being searched by another process: let it end, or stop it"
-                ) from None
-            raise OSError(
-                f"can't write in {folder} ({error}): make it writable, or choose another with --out"
-            ) from None
-        yield
-    finally:
-        connection.close()
 
 
 @contextmanager
@@ -223,7 +141,7 @@ class Store:
         ValueError : another version of machgraph has stored them.
         """
         with _told(f"read {self._place.shown}"):
-            stored = [_stored(trial) for trial in self._storage.get_all_trials(self._study)]
+            stored = [stored_of(trial) for trial in self._storage.get_all_trials(self._study)]
         ends = stored[-1].generation.first + stored[-1].generation.size if stored else 0
         if [one.record.number for one in stored] != list(range(ends)):
             raise ValueError(OTHERWISE)
@@ -310,7 +228,7 @@ class Store:
         if values:
             connection.execute(insert(self._values), values)
         attributes = [
-            {"trial_id": i, "key": TRIAL, "value_json": json.dumps(_attribute_of(one))}
+            {"trial_id": i, "key": TRIAL, "value_json": json.dumps(attribute_of(one))}
             for i, one in zip(ids, trials, strict=True)
         ]
         connection.execute(insert(self._attributes), attributes)
@@ -344,26 +262,6 @@ class Store:
             with _told(f"write {self._place.shown}"):
                 content = (self._folder / RUN).read_text(encoding="utf-8")
                 self._storage.set_study_user_attr(self._study, SETTINGS, content)
-
-
-def storage_of(place: Place) -> optuna.storages.RDBStorage:
-    """Optuna's storage of a place."""
-    connection: dict[str, Any] = {"timeout": READERS} if place.is_file else CONNECTION
-    options = {"pool_pre_ping": not place.is_file, "connect_args": connection}
-    return optuna.storages.RDBStorage(place.url.render_as_string(hide_password=False), engine_kwargs=options)
-
-
-def held(place: Place) -> Connection:
-    """A connection that holds a study in a database for this process; BlockingIOError: another one does."""
-    connection = create_engine(place.url, isolation_level="AUTOCOMMIT", connect_args=CONNECTION).connect()
-    lock = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-    if not connection.execute(lock, {"name": f"machgraph {place.study}"}).scalar():
-        connection.close()
-        connection.engine.dispose()
-        raise BlockingIOError(
-            f"the study '{place.study}' in {place.shown} is being searched by another process: let it end, or stop it"
-        )
-    return connection
 
 
 @contextmanager
@@ -468,27 +366,3 @@ def load_study(folder: Path) -> optuna.Study:
         ]
     )
     return study
-
-
-def _attribute_of(stored: Stored) -> dict[str, Any]:
-    """All of a trial but what Optuna has a column for."""
-    return {
-        "record": stored.record.to_dict(),
-        "generation": asdict(stored.generation),
-        "code": stored.code,
-        "attributes": dict(stored.attributes),
-    }
-
-
-def _stored(trial: FrozenTrial) -> Stored:
-    if TRIAL not in trial.user_attrs:
-        raise ValueError(OTHERWISE)
-    found = trial.user_attrs[TRIAL]
-    return Stored(
-        Record.from_dict(found["record"]),
-        Generation(**found["generation"]),
-        tuple(found["code"]),
-        None if trial.values is None else tuple(trial.values),
-        found["attributes"],
-        trial.datetime_complete,
-    )

@@ -21,7 +21,7 @@ from machgraph.io import load, load_metadata, save
 from search import cli, work
 from search.data.encoder import Encoder
 from search.one_of import OneOf
-from search.progress import heading, leaderboard
+from search.progress import footnotes, heading, leaderboard
 from search.run import read_facts, read_leaderboard, read_records, read_settings
 from search.space import Space
 
@@ -183,6 +183,12 @@ def test_leaderboard_cuts_no_number_however_narrow(finished, width):
         (line,) = [line for line in lines if line.startswith(row.name.split(" (")[0])]
         assert "-1.5e+09" in line
         assert row.test_score is None or f"{row.test_score:.4f}" in line
+
+
+def test_footnotes_tell_of_an_ensemble_where_there_is_one(finished):
+    rows = read_leaderboard(finished[0])
+    assert "ensemble: the winner and those below it together." in footnotes(rows).plain
+    assert "ensemble" not in footnotes([row for row in rows if row.name != "ensemble"]).plain
 
 
 def test_without_a_folder_the_next_free_one_is_taken(finished, folder, capsys, short):

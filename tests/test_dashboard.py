@@ -28,7 +28,8 @@ from search.facts import facts_of
 from search.record import Record, Settings
 from search.run import STUDY, read_facts, read_settings, write_run
 from search.space import Space
-from search.store import Generation, Store, Stored
+from search.store import Store
+from search.stored_trial import Generation, Stored
 
 pytest.importorskip("optuna_dashboard")
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from machgraph.partition import channel_mask, shortcut_mask
 from search.data import from_arrays, load
 from search.machine import build
 from search.point import Point
-from search.population import evaluate, outputs, refit, scores, train
+from search.population import evaluate, outputs, refit, scores, slow, train
 from search.recipe import Recipe
 
 PLAIN = Recipe(epochs=6, rungs=(), patience=None)
@@ -337,3 +337,11 @@ def test_candidates_of_each_transform_are_halved_among_themselves():
     best = sorted(alike[0] + alike[1])
     assert best != sorted(sorted(range(8), key=early.__getitem__)[:4])
     assert [i for i in range(8) if halved[i].status == "complete"] == best
+
+
+def test_the_slow_are_told_of_each_kind_and_transform_alone():
+    dense = Point((), (), shortcut_mask(None, 2), 1e-2)
+    grid = replace(dense, kind="convolution", scales=(0,), kernel=1)
+    points = [dense, replace(dense, transform="log"), grid, dense, replace(dense, transform="log"), dense]
+    assert sorted(slow(points, [(3.0,), (1.0,), (9.0,), (2.0,), (0.5,), (1.5,)], 2)) == [0, 1]
+    assert slow([], [], 2) == []

@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, text
 from test_study import dataset, ledger, quiet, same, settings, source
 
 from search import ArchitectureSearchClassifier, store, study
+from search.connection import held
 from search.dashboard import snapshot
 from search.database import VARIABLE, database, place_of
 from search.run import RUN, STUDY, read_records
@@ -216,7 +217,7 @@ def test_the_lock_of_a_connection_that_was_cut_is_waited_for(
             server.stop()
         if event.stage == "waiting":
             server.start()
-            connection = store.held(place_of(folder))
+            connection = held(place_of(folder))
             Timer(1.0, lambda: (connection.close(), connection.engine.dispose())).start()
 
     study.run(settings(source), dataset, folder, on_event)

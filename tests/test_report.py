@@ -32,7 +32,8 @@ from search.report.scales import Scale, loss_scale
 from search.run import BEST, Facts, Record, Row, Settings, write_leaderboard, write_run
 from search.shape import Shape
 from search.space import Space
-from search.store import Generation, Store, Stored
+from search.store import Store
+from search.stored_trial import Generation, Stored
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"'&{{ 7 * 7 }}"
 

@@ -3,8 +3,10 @@
 import errno
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from machgraph.io import load as load_machine
 from machgraph.io import load_metadata
 from search import rivals, study, work
 from search.canonical import canonical, key
+from search.connection import only_writer
 from search.data import Part, load
 from search.final import chosen
 from search.leaderboard import NAMES, ranking
@@ -35,7 +38,7 @@ from search.run import (
     read_settings,
 )
 from search.space import Space
-from search.store import Store, only_writer
+from search.store import Store
 
 SPACE = Space(max_blocks=2, widths=(2, 4), activations=("tanh", "relu"), learning_rates=(1e-2, 3e-2), batch_sizes=(16,))
 RECIPE = Recipe(epochs=3, patience=2, rungs=(1,))
@@ -275,6 +278,20 @@ def test_a_generation_is_stored_whole_or_not_at_all(whole, source, dataset, tmp_
     assert len(read_records(tmp_path)) == 18
     study.resume(tmp_path)
     same(tmp_path, whole[strategy])
+
+
+FIRST = "(SELECT value_json FROM trial_user_attributes LIMIT 1)"
+
+
+@pytest.mark.parametrize(
+    "change", ["DELETE FROM trials WHERE number = 20", f"UPDATE trial_user_attributes SET value_json = {FIRST}"]
+)
+def test_trials_that_are_no_whole_generations_are_refused(source, dataset, tmp_path, change):
+    study.run(settings(source, trials=24), dataset, tmp_path)
+    with closing(sqlite3.connect(tmp_path / STUDY)) as connection, connection:
+        connection.execute(change)
+    with pytest.raises(ValueError, match="begun by another version of machgraph, which stored its trials otherwise"):
+        study.resume(tmp_path)
 
 
 KILLED = """
