@@ -32,11 +32,11 @@ from machgraph.population import Population
 from machgraph.regularize import block_norms, shrink_blocks
 from machgraph.training import Objective, Optimizer, batches
 from search.data import Dataset, load
-from search.differentiable import PRICES, Gates, cuts, gated, proposals
-from search.machine import build
 from search.point import Point
 from search.population import train
 from search.recipe import Recipe
+from search.strategies.differentiable import PRICES, Gates, cuts, gated, proposals
+from search.training.machine import build
 
 FULL = regret.point_of("1" * len(regret.PAIRS))
 LIVE = [mask for mask in regret.MASKS if regret.network_of(mask).depth > 1]

@@ -27,11 +27,11 @@ import optuna
 import torch
 
 from experiments.results import write
+from search.comparison.leaderboard import ranking
 from search.data import Dataset, load
 from search.defaults import default_recipe, default_space
 from search.driver import start
 from search.facts import facts_of
-from search.leaderboard import ranking
 from search.one_of import OneOf
 from search.point import Point
 from search.population import Outcome, Progress, evaluate, train

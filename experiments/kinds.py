@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.results import write
-from search.canonical import canonical
 from search.data import Dataset, from_series, load
 from search.defaults import default_recipe, space_of_kind, transforms_for
-from search.evolution import beginning
-from search.lessons import Lessons
+from search.isomorphism.canonical import canonical
 from search.point import Kind, Point
 from search.population import refit, scores, train
+from search.strategies.evolution import beginning
+from search.training.lessons import Lessons
 
 SPACES: Mapping[str, tuple[Kind, Mapping[str, Any]]] = {  # kinds, and what is changed in their default spaces
     "dense": ("dense", {}),

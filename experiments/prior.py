@@ -21,9 +21,9 @@ import numpy as np
 
 from experiments.quality import data
 from experiments.results import write
-from search.canonical import canonical
 from search.data import Dataset
 from search.defaults import default_folds, default_recipe, space_for
+from search.isomorphism.canonical import canonical
 from search.one_of import OneOf
 from search.point import Point
 from search.population import evaluate, refit, train

@@ -63,7 +63,8 @@ def searched(name: str, dataset: Dataset, seed: int, strategy: str, seconds: flo
     """The leaderboard of a search with default settings."""
     import optuna
 
-    from search import pace, study
+    from search import study
+    from search.training import pace
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, samples = space_for(dataset), len(dataset.train)

@@ -3,8 +3,8 @@
 Input, three hidden blocks of 16 units, output: ten pairs of blocks, so 1,024 masks. All are trained on the bundled
 digits, each with the whole schedule of the default recipe, with three seeds (of the split, the first weights and the
 batches, as ``machgraph search --seed``). Width, activation and learning rate have one choice each, so that the mask
-alone decides: 16 units, for which digits are hard enough that shortcuts show; relu; and 0.008, which of the search's
-four rates suits blocks so narrow best.
+alone decides: 16 units, for which digits are hard enough that shortcuts show; relu; and 0.008, which suits blocks so
+narrow best.
 
 Several masks are one network: blocks without a way from input to output count for nothing, two with the same sources
 and readers are one wider block, and the order of the blocks is free. The table is of masks all the same: each is
@@ -53,9 +53,9 @@ import optuna
 from numpy.typing import NDArray
 
 from experiments.results import FOLDER, write
-from search.canonical import canonical
 from search.data import Dataset, load
 from search.defaults import default_recipe
+from search.isomorphism.canonical import canonical
 from search.point import Point
 from search.population import evaluate, train
 from search.recipe import Recipe

@@ -34,11 +34,11 @@ from search.data import Dataset, load
 from search.defaults import default_folds, default_recipe, space_for
 from search.driver import Event, go_on, start
 from search.facts import facts_of
+from search.parallel.workers import QUEUED, employed
 from search.point import AnyPoint
 from search.population import Outcome
 from search.record import Record, Row, Settings
 from search.work import OnData, Pending, Task
-from search.workers import QUEUED, employed
 
 DATA = {"breast_cancer": 1024, "digits": 192}  # trials
 TRIALS = (100, 1000, 10_000, 100_000)

@@ -15,14 +15,14 @@ from experiments.speed_rows import Effort, Row, Target, beginning, row, seconds
 from experiments.timing import elapsed, threads
 from machgraph.population import Population
 from machgraph.training import Objective, Optimizer, batches
-from search.canonical import canonical
 from search.data import Dataset, load
 from search.defaults import default_space
-from search.machine import build
+from search.isomorphism.canonical import canonical
 from search.point import Point
 from search.recipe import Recipe
 from search.shape import Shape
 from search.space import Space
+from search.training.machine import build
 
 SEARCHES = {
     "blocks up to 16 wide": ((8, 16), Target("at least", 8, 10)),

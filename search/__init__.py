@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from search.estimators import ArchitectureSearchClassifier as ArchitectureSearchClassifier
+    from search.estimators import ArchitectureSearchForecaster as ArchitectureSearchForecaster
     from search.estimators import ArchitectureSearchRegressor as ArchitectureSearchRegressor
     from search.estimators import MachineClassifier as MachineClassifier
     from search.estimators import MachineRegressor as MachineRegressor
-    from search.forecaster import ArchitectureSearchForecaster as ArchitectureSearchForecaster
     from search.graph.candidate import Candidate as Candidate
     from search.graph.io import load_graph as load_graph
     from search.graph.space import GraphSpace as GraphSpace
 
 _HOME = {
     "ArchitectureSearchClassifier": "estimators",
-    "ArchitectureSearchForecaster": "forecaster",
+    "ArchitectureSearchForecaster": "estimators",
     "ArchitectureSearchRegressor": "estimators",
     "Candidate": "graph.candidate",
     "GraphSpace": "graph.space",
@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         from search.data.table import require
 
-        if _HOME[name] in ("estimators", "forecaster"):
+        if _HOME[name] == "estimators":
             require("sklearn", "scikit-learn", "estimators")
         value = getattr(import_module(f"search.{_HOME[name]}"), name)
         globals()[name] = value

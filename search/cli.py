@@ -111,7 +111,7 @@ def search(
     ] = None,
     trials: Annotated[int | None, typer.Option(metavar="N", help="End after so many trials.")] = None,
     time: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="End after so long; 30 without a limit.")
+        float | None, typer.Option(metavar="SECONDS", help="Of searching; the end takes up to half more; 30.")
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="With --trials, repeats the result; 0.")] = None,
     strategy: Annotated[
@@ -147,13 +147,13 @@ def search(
     """
     from search.config import Config, completed, read, to_toml, wished
     from search.data import BUNDLED
-    from search.database import database
     from search.facts import facts_of
     from search.loading import dataset_of
-    from search.progress import known, planned
+    from search.parallel.workers import manned
     from search.run import free_folder, refuse_used
-    from search.sitting import print_json, sit, told
-    from search.workers import manned
+    from search.storage.database import database
+    from search.terminal.progress import known, planned
+    from search.terminal.session import print_json, sit, told
 
     asked = (Config() if config is None else read(config)).over(
         {
@@ -179,7 +179,8 @@ def search(
 
     import torch
 
-    from search import pace, study
+    from search import study
+    from search.training import pace
 
     torch.set_num_threads(wish.threads)
     study.refuse_unfit(wish, dataset)
@@ -220,14 +221,14 @@ def resume(
     from search.run import RUN, read_facts, read_settings
 
     if not (run / RUN).exists():
-        from search.store import restore
+        from search.storage.store import restore
 
         restore(run)
     settings, facts = read_settings(run), read_facts(run)
 
     from search import study
     from search.graph.named import given
-    from search.sitting import sit
+    from search.terminal.session import sit
 
     nets = given(space)
     sit(
@@ -268,8 +269,8 @@ def show(
 
     Example: machgraph show runs/digits --out net.svg
     """
-    from search.progress import labelled, terminal
     from search.show import describe, draw, picture_file, read_machine
+    from search.terminal.progress import labelled, terminal
 
     machine = read_machine(place)
     picture = picture_file(place, out, page=html)
@@ -293,7 +294,7 @@ def predict(
     Example: machgraph predict runs/digits new.csv > answers.csv
     """
     from search.graph.named import given
-    from search.show import answer
+    from search.predict import answer
 
     answer(place, table, sys.stdout, ensemble=ensemble, space=given(space))
 
@@ -313,7 +314,7 @@ def export(
 
     Example: machgraph export runs/digits --out digits.onnx
     """
-    from search.exporting import export
+    from search.export.program import export
     from search.graph.named import given
 
     print(export(place, out, space=given(space)))

@@ -27,15 +27,15 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.database import file_place, place_of
 from search.graph.point import GraphPoint
 from search.point import AnyPoint
 from search.record import Record, Settings
 from search.report.importance import NAMES, traits
 from search.run import STUDY, read_facts, read_settings
 from search.shape import Shape
-from search.store import Store
-from search.stored_trial import Stored
+from search.storage.database import file_place, place_of
+from search.storage.store import Store
+from search.storage.stored_trial import Stored
 
 HOST = "127.0.0.1"
 PICTURE = "architecture.png"
@@ -78,8 +78,8 @@ class Pictures:
 def picture(point: AnyPoint, shape: Shape) -> bytes:
     """A network as PNG: its dependency graph, and below it which block hears which."""
     from search.graph.network import sketch
-    from search.machine import build
     from search.show import draw
+    from search.training.machine import build
 
     machine: Any = sketch(point) if isinstance(point, GraphPoint) else build(point, shape, 0)
     with TemporaryDirectory() as folder:

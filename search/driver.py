@@ -18,16 +18,12 @@ from typing import Any, Literal
 import numpy as np
 
 from search import verdict
-from search.canonical import canonical, key
-from search.connection import only_writer
-from search.database import file_place, new_place, place_of
+from search.comparison.leaderboard import best, ranking
+from search.comparison.leaderboard import found as found_rows
 from search.facts import Facts
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
-from search.heirs import Inheritance, Parents
-from search.inheritance import PARENT, Descent
-from search.leaderboard import best, ranking
-from search.leaderboard import found as found_rows
+from search.isomorphism.canonical import canonical, key
 from search.objectives import accepting, asked, excess, measures
 from search.point import AnyPoint, Point
 from search.run import (
@@ -40,9 +36,13 @@ from search.run import (
     write_ledger,
     write_run,
 )
-from search.store import Store, beginning, quiet, refuse_known
-from search.stored_trial import Generation, Stored
-from search.strategy import Proposal, Strategy, strategy
+from search.storage.connection import only_writer
+from search.storage.database import file_place, new_place, place_of
+from search.storage.store import Store, beginning, quiet, refuse_known
+from search.storage.stored_trial import Generation, Stored
+from search.strategies.heirs import Inheritance, Parents
+from search.strategies.inheritance import PARENT, Descent
+from search.strategies.strategy import Proposal, Strategy, strategy
 from search.work import Pending, Task, Work
 
 SHARE = 0.05  # of the time, that is taken for the ledger and the leaderboard of a long search

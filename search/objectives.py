@@ -8,10 +8,10 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from search.canonical import canonical
 from search.data.table import nearest
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
+from search.isomorphism.canonical import canonical
 from search.one_of import AnySpace
 from search.point import AnyPoint, Point
 from search.shape import Shape
@@ -82,7 +82,7 @@ def latency(point: Point, shape: Shape) -> float:
     """Milliseconds of a forward pass on one sample."""
     import torch  # here, for it takes seconds to import
 
-    from search.machine import answers, build
+    from search.training.machine import answers, build
 
     machine, x = build(point, shape, seed=0), torch.zeros(1, shape.inputs)
     times = []

@@ -16,20 +16,20 @@ from search.facts import Facts, versions
 from search.graph.io import difference, save_graph
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
-from search.lessons import refuse_missing
-from search.machine import build
 from search.objectives import MEASURES, refuse_impossible
 from search.one_of import AnySpace
+from search.parallel.workers import employed, manned
 from search.point import AnyPoint, hyperparameters
 from search.population import Outcome, Progress, Status
 from search.recipe import Recipe
 from search.record import Record, Row, Settings
 from search.run import BEST, RUN, free_folder, read_facts, read_settings, refuse_used
 from search.shape import Shape
-from search.store import restore
+from search.storage.store import restore
 from search.suggest import DIFFERENTIABLE
+from search.training.lessons import refuse_missing
+from search.training.machine import build
 from search.work import Pending, Task
-from search.workers import employed, manned
 
 Values = float | Sequence[float] | Mapping[str, float]
 Objective = Callable[[Any], Values]  # of a parametric machine, or of an architecture

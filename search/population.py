@@ -23,11 +23,11 @@ from machgraph.regularize import shrink_blocks
 from machgraph.training import Optimizer
 from search.data import Dataset, Part
 from search.data.transform import NONE
-from search.lessons import Course, Lessons, current
-from search.machine import answers, build
 from search.objectives import order
 from search.point import AnyPoint, Kind, Point
 from search.recipe import Recipe
+from search.training.lessons import Course, Lessons, current
+from search.training.machine import answers, build
 
 NEWS = 0.1  # seconds between two looks at how far the threads have come
 

@@ -158,7 +158,7 @@ class Record:
     Parameters
     ----------
     number : of the trial, from 0.
-    key : names what was trained: ``search.canonical.key`` of the canonical form.
+    key : names what was trained: ``search.isomorphism.canonical.key`` of the canonical form.
     point, canonical : as proposed, and the form that was trained.
     status : ``complete``, ``stopped``, ``halved``, ``diverged`` (see ``search.population.Outcome``); ``infeasible``:
         not trained, for it exceeds a constraint; or ``duplicate``: not trained, for ``duplicate_of`` has the same key;

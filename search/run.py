@@ -97,7 +97,7 @@ def write_run(
 ) -> None:
     """Write ``run.json``, and ``search.toml`` of data that can be loaded again.
 
-    ``study`` tells where the study is, if not in the folder: see ``search.database.Place``.
+    ``study`` tells where the study is, if not in the folder: see ``search.storage.database.Place``.
     """
     content = {"settings": settings.to_dict(), "facts": asdict(facts), **({"study": study} if study else {})}
     replace_text(Path(folder, RUN), json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -112,8 +112,8 @@ def read_records(folder: str | os.PathLike[str]) -> list[Record]:
     ------
     FileNotFoundError : no run is there.
     """
-    from search.database import place_of
-    from search.store import Store
+    from search.storage.database import place_of
+    from search.storage.store import Store
 
     read_settings(folder)
     if place_of(Path(folder)).is_file and not Path(folder, STUDY).exists():

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from machgraph.partition import Mask, Partition
-from search.canonical import canonical as canonical
-from search.canonical import key as key
-from search.count import class_count
 from search.data.transform import GIVEN, TRANSFORMS
+from search.isomorphism.canonical import canonical as canonical
+from search.isomorphism.canonical import key as key
+from search.isomorphism.count import class_count
 from search.point import KINDS as KINDS
 from search.point import REGULARIZERS as REGULARIZERS
 from search.point import AnyPoint, Kind, Point, regular

@@ -4,13 +4,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from search.comparison.final import folds_of
 from search.data import Dataset
 from search.data.transform import GIVEN
 from search.driver import Event as Event
 from search.driver import Listener, go_on, start
 from search.driver import Result as Result
 from search.facts import Facts, facts_of, fingerprint
-from search.final import folds_of
 from search.graph.io import difference
 from search.graph.named import missing, needless
 from search.graph.network import check_data
@@ -18,11 +18,11 @@ from search.graph.space import GraphSpace
 from search.loading import dataset_of, is_loadable
 from search.objectives import refuse_impossible, refuse_unknown
 from search.one_of import AnySpace, smooths, transforms
+from search.parallel.workers import employed, manned
 from search.run import Settings, read_facts, read_settings, refuse_used
-from search.store import restore
+from search.storage.store import restore
 from search.suggest import DIFFERENTIABLE
 from search.work import OnData, gateable
-from search.workers import employed, manned
 
 
 def run(
@@ -42,8 +42,8 @@ def run(
     dataset : ``search.loading.dataset_of(settings)``; or one of your own, which is then also needed to go on.
     folder : that does not exist, or is empty.
     on_event : told of every step, in the same thread.
-    ray : the address of a Ray cluster, whose nodes train, as ``search.cluster.Cluster`` takes it; with as many workers
-        as it has room for now, where the settings have none.
+    ray : the address of a Ray cluster, whose nodes train, as ``search.parallel.cluster.Cluster`` takes it; with as many
+        workers as it has room for now, where the settings have none.
     in_folder : whether the study is in the folder, even if the environment names a database.
 
     Raises

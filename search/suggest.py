@@ -12,11 +12,11 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from search.evolution import POPULATION, TOURNAMENT, Evolution, accepted
-from search.inheritance import PARENT
 from search.one_of import AnySpace
 from search.point import AnyPoint
 from search.record import EVOLVING
+from search.strategies.evolution import POPULATION, TOURNAMENT, Evolution, accepted
+from search.strategies.inheritance import PARENT
 
 STRATEGIES = ("random", "tpe", "nsga2", "evolution")
 DIFFERENTIABLE = "differentiable"  # of what is trained, not of earlier trials: it begins a search on data
@@ -48,7 +48,7 @@ def sampler(
     ----------
     strategy : ``"random"`` (uniform over the points of the space), ``"tpe"`` (multivariate, running trials counted as
         bad), ``"nsga2"`` (16 a generation), ``"evolution"`` (``RegularizedEvolution``), or ``"differentiable"``, which
-        is evolution too, after a first generation that ``search.differentiable`` proposes.
+        is evolution too, after a first generation that ``search.strategies.differentiable`` proposes.
     seed : 0 or more.
     space : the space that every trial's ``suggest`` will be given.
     accepts : whether a point is worth a trial. Others are drawn again, or mutated further, as long as there is hope;
@@ -77,7 +77,7 @@ def sampler(
 
 
 class RegularizedEvolution(BaseSampler):
-    """``search.evolution.Evolution`` for a study of Optuna's, whose trials have the code of the space as parameters.
+    """The strategy ``search.strategies.evolution`` for a study of Optuna's, whose trials have the space's code.
 
     Trials that failed, were pruned or have no finite value are no parents. The trial of a child names its parent, under
     ``PARENT``: ``Descent.to_dict``.

@@ -20,8 +20,8 @@ from search.graph.named import missing, needless
 from search.graph.network import Network, row_size
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
-from search.machine import answers
 from search.shape import Shape
+from search.training.machine import answers
 
 CHUNK = 4096  # rows that are answered at once
 Floats = NDArray[np.float64]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from search.canonical import canonical
+from search.isomorphism.canonical import canonical
 from search.objectives import excess
 from search.point import AnyPoint
 from search.population import Outcome

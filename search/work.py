@@ -7,18 +7,16 @@ from typing import Any, Protocol, cast
 
 from machgraph.io import save
 from machgraph.parametric_machine import ParametricMachine
+from search.comparison.final import Entrant, final, folds_of
 from search.data import Dataset
 from search.data.encoder import Encoder
 from search.data.transform import GIVEN
 from search.facts import Facts
-from search.final import final, folds_of
 from search.graph.io import save_graph
 from search.graph.network import Network
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
 from search.graph.training import train_graphs
-from search.heirs import Inheritance, begun
-from search.lessons import refuse_missing
 from search.objectives import accepting
 from search.one_of import AnySpace, OneOf
 from search.point import AnyPoint, Point, hyperparameters
@@ -27,7 +25,9 @@ from search.recipe import Recipe
 from search.record import Record, Row, Settings
 from search.run import BEST, ENSEMBLE
 from search.space import Space
+from search.strategies.heirs import Inheritance, begun
 from search.suggest import DIFFERENTIABLE
+from search.training.lessons import refuse_missing
 
 
 def gateable(space: AnySpace) -> list[Space]:
@@ -106,7 +106,7 @@ class OnData:
         """The cuts of gated machines, of each kind as many, if that is the strategy."""
         if self.settings.strategy != DIFFERENTIABLE:
             return []
-        from search.differentiable import proposals
+        from search.strategies.differentiable import proposals
 
         settings, spaces = self.settings, gateable(self.settings.space)
         accepts, found = accepting(self.dataset.shape, settings.constraints), list[AnyPoint]()
@@ -165,14 +165,18 @@ class OnData:
         """Find the winner among the best, train its rivals, and look at the held-out part."""
         ended = final(ranked, settings, self.dataset, self.facts)
         row = ended.rows[0]
-        told = {"test_loss": row.test_loss, "test_score": row.test_score, "sharpness": ended.sharpness}
-        self._save(ended.winner, ended.machines[0], ended.encoder, BEST, **told)
+        self._keep(ended.finalists[0], BEST, test_loss=row.test_loss, test_score=row.test_score)
         (self.folder / ENSEMBLE).mkdir(exist_ok=True)
         for old in (self.folder / ENSEMBLE).glob("*.machgraph"):
             old.unlink()
-        for place, (record, machine, sharpness, encoder) in enumerate(ended.ensemble, start=1):
-            self._save(record, machine, encoder, f"{ENSEMBLE}/{place}.machgraph", sharpness=sharpness)
+        for place, finalist in enumerate(ended.finalists, start=1):
+            self._keep(finalist, f"{ENSEMBLE}/{place}.machgraph")
         return list(ended.rows)
+
+    def _keep(self, finalist: Entrant, name: str, **more: float | None) -> None:
+        assert finalist.record is not None  # a trial found it
+        machine, encoder = finalist.machines[0], finalist.encoder
+        self._save(finalist.record, machine, encoder, name, sharpness=finalist.sharpness, **more)
 
     def _save(self, winner: Record, machine: Any, encoder: Encoder, name: str = BEST, **more: float | None) -> None:
         """Write a machine with all that ``predict`` needs; a number that is none is not there."""

@@ -15,15 +15,16 @@ import torch
 from safetensors import safe_open
 
 import machgraph as mg
-from search import as_python, cli
-from search.as_python import write
+from search import cli
 from search.data import from_arrays, from_frame, load
 from search.data.columns import Column
 from search.data.encoder import Encoder
 from search.data.series import from_series
-from search.exporting import Answering
+from search.export import as_python
+from search.export.as_python import write
+from search.export.program import Answering
+from search.predict import answer
 from search.shape import Shape
-from search.show import answer
 from search.trained import Trained, answered
 from search.trained import write as save
 

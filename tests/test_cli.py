@@ -21,9 +21,9 @@ from machgraph.io import load, load_metadata, save
 from search import cli, work
 from search.data.encoder import Encoder
 from search.one_of import OneOf
-from search.progress import footnotes, heading, leaderboard
 from search.run import read_facts, read_leaderboard, read_records, read_settings
 from search.space import Space
+from search.terminal.progress import footnotes, heading, leaderboard
 
 MACHGRAPH = [sys.executable, "-m", "search.cli"]
 ROOT = Path(__file__).parents[1]

@@ -34,19 +34,20 @@ from test_workers import searched as searched
 from test_workers import wish as wish
 from torch import nn
 
-from search import cluster, study
-from search.canonical import canonical
-from search.cluster import Cluster
+from search import study
 from search.config import ON_GPUS, parse, to_toml, wished
 from search.facts import facts_of
 from search.graph.training import train_graphs
+from search.isomorphism.canonical import canonical
 from search.optimize import optimize
-from search.pool import ATTEMPTS
+from search.parallel import cluster
+from search.parallel.cluster import Cluster
+from search.parallel.pool import ATTEMPTS
+from search.parallel.workers import employed
 from search.population import refit, train
 from search.recipe import Recipe
 from search.run import read_records, read_settings
 from search.work import OnData
-from search.workers import employed
 
 pytestmark = pytest.mark.scale
 HERE = os.path.dirname(__file__)

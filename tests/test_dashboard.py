@@ -20,16 +20,16 @@ import optuna
 import pytest
 
 from search import dashboard
-from search.canonical import canonical
 from search.dashboard import HOST, readable, serving
 from search.data import load
 from search.defaults import default_recipe
 from search.facts import facts_of
+from search.isomorphism.canonical import canonical
 from search.record import Record, Settings
 from search.run import STUDY, read_facts, read_settings, write_run
 from search.space import Space
-from search.store import Store
-from search.stored_trial import Generation, Stored
+from search.storage.store import Store
+from search.storage.stored_trial import Generation, Stored
 
 pytest.importorskip("optuna_dashboard")
 ROOT = Path(__file__).parents[1]

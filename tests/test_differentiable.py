@@ -13,14 +13,14 @@ from experiments import differentiable as experiment
 from experiments import regret
 from experiments.results import FOLDER
 from machgraph.partition import shortcut_mask
-from search.canonical import canonical
 from search.data import from_arrays, load
-from search.differentiable import PRICES, Gates, cuts, gated, proposals, slots
-from search.machine import answers, build
+from search.isomorphism.canonical import canonical
 from search.point import Point
 from search.recipe import Recipe
 from search.shape import Shape
 from search.space import Space
+from search.strategies.differentiable import PRICES, Gates, cuts, gated, proposals, slots
+from search.training.machine import answers, build
 
 RECIPE = Recipe(label_smoothing=0.0)
 SHORT = replace(RECIPE, epochs=3, rungs=())

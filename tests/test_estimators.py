@@ -29,12 +29,12 @@ from search import (
     MachineRegressor,
 )
 from search.data import table
-from search.machine import answers
+from search.estimators.searching import one_thread
 from search.objectives import measures
+from search.predict import answer
 from search.run import read_leaderboard, read_records
-from search.searching import one_thread
-from search.show import answer
 from search.space import Space
+from search.training.machine import answers
 
 SMALL = Space(
     max_blocks=1, min_blocks=1, widths=(8,), activations=("relu",), learning_rates=(0.01,), weight_decays=(0.1,),

@@ -17,20 +17,23 @@ from sklearn.neighbors import NearestCentroid
 
 from machgraph.io import load as load_machine
 from machgraph.partition import shortcut_mask
-from search import final as end
-from search import rivals, study
+from search import study
+from search.comparison import final as end
+from search.comparison import finalists as few
+from search.comparison import rivals
+from search.comparison.final import final, folds_of, held_out, together
+from search.comparison.finalists import FOLDS, SHARE, affordable, chosen
+from search.comparison.leaderboard import NAMES
 from search.data import load
 from search.data.reading import _bundled
 from search.facts import facts_of
-from search.final import FOLDS, SHARE, affordable, chosen, final, folds_of, held_out, together
-from search.leaderboard import NAMES
-from search.machine import answers
 from search.point import Point
 from search.population import refit, train
+from search.predict import answer
 from search.recipe import Recipe
 from search.run import Record, Settings
-from search.show import answer
 from search.space import Space
+from search.training.machine import answers
 
 SPACE = Space(max_blocks=2, widths=(2, 4), activations=("tanh", "relu"), learning_rates=(1e-2, 3e-2))
 RECIPE = Recipe(epochs=5, patience=2, rungs=(1,))
@@ -130,7 +133,7 @@ def test_finalists_are_ordered_by_their_mean_loss_over_initial_weights(dataset, 
     rows = done.rows[:3]
     assert [row.trial for row in rows] == sorted(means, key=means.get) != [10, 11, 12]  # the order of one luck each
     assert [row.name for row in rows] == list(NAMES[:3])
-    assert done.winner == RECORDS[rows[0].trial - 10]
+    assert done.finalists[0].record == RECORDS[rows[0].trial - 10]
     for row in rows:
         outcomes = results[row.trial]
         spread = stdev(outcome.loss for outcome in outcomes)
@@ -140,22 +143,22 @@ def test_finalists_are_ordered_by_their_mean_loss_over_initial_weights(dataset, 
 
 
 def test_winners_machines_are_trained_on_all_that_is_not_held_out(dataset, done):
-    point = done.winner.canonical
+    point = done.finalists[0].point
     outcomes = alone(point, parts(dataset))
     by_hand = learned(point, dataset, outcomes)
-    assert done.sharpness == pytest.approx(sharpness_of(outcomes), rel=1e-3)
-    for machine, expected in zip(done.machines, by_hand, strict=True):
+    assert done.finalists[0].sharpness == pytest.approx(sharpness_of(outcomes), rel=1e-3)
+    for machine, expected in zip(done.finalists[0].machines, by_hand, strict=True):
         torch.testing.assert_close(machine.weight, expected.weight, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(machine.bias, expected.bias, rtol=1e-3, atol=1e-4)
 
 
 def test_held_out_figures_are_those_of_the_machines(dataset, done):
-    assert_held_out(done.rows[0], dataset, done.machines, done.sharpness)
+    assert_held_out(done.rows[0], dataset, done.finalists[0].machines, done.finalists[0].sharpness)
 
 
 def test_ensemble_answers_by_the_mean_of_its_members(dataset, done):
     row, finalists = done.rows[3], done.rows[:3]
-    outputs = [done.sharpness * said(done.machines[0], dataset)]
+    outputs = [done.finalists[0].sharpness * said(done.finalists[0].machines[0], dataset)]
     for other in finalists[1:]:
         outcomes = alone(other.point, parts(dataset))
         (machine,) = learned(other.point, dataset, outcomes, seeds=[2])
@@ -172,10 +175,10 @@ def test_one_seed_makes_no_deviation(dataset):
     told = ended(dataset, seeds=1)
     winner = told.rows[0]
     assert [row.name for row in told.rows][3:6] == ["ensemble", "random (median of 5)", "plain MLP"]
-    assert len(told.machines) == 1
+    assert len(told.finalists[0].machines) == 1
     assert all(row.loss_sd is row.test_sd is None for row in told.rows)
     assert [(winner.test_loss, winner.test_score)] == [
-        pytest.approx(f) for f in each(dataset, told.machines, told.sharpness)
+        pytest.approx(f) for f in each(dataset, told.finalists[0].machines, told.finalists[0].sharpness)
     ]
 
 
@@ -193,18 +196,18 @@ def test_validation_goes_over_the_folds_and_the_winner_learns_them_all(dataset):
     for row in told.rows[:2]:
         outcomes = alone(row.point, parts(dataset, 7))
         assert row.loss == pytest.approx(fmean(outcome.loss for outcome in outcomes), rel=1e-3)
-    outcomes = alone(told.winner.canonical, parts(dataset, 7))
-    by_hand = learned(told.winner.canonical, dataset, outcomes)
+    outcomes = alone(told.finalists[0].point, parts(dataset, 7))
+    by_hand = learned(told.finalists[0].point, dataset, outcomes)
     assert_held_out(told.rows[0], dataset, by_hand, sharpness_of(outcomes))
 
 
 def test_held_out_part_has_no_say(dataset, done):
     other = replace(dataset, test=replace(dataset.test, x=np.zeros_like(dataset.test.x)))
     blind = ended(other)
-    assert blind.winner == done.winner
+    assert blind.finalists[0].record == done.finalists[0].record
     for one, two in zip(blind.rows, done.rows, strict=True):
         assert (one.name, one.trial, one.loss, one.score) == (two.name, two.trial, two.loss, two.score)
-    for one, two in zip(blind.machines, done.machines, strict=True):
+    for one, two in zip(blind.finalists[0].machines, done.finalists[0].machines, strict=True):
         assert torch.equal(one.weight, two.weight)
 
 
@@ -217,7 +220,7 @@ def test_without_a_held_out_part_there_are_finalists_alone(dataset, done):
     assert [row.name for row in told.rows] == [*NAMES[:3]]
     assert all(row.test_loss is row.test_score is row.test_sd is None for row in told.rows)
     assert [(row.loss, row.trial) for row in told.rows] == [(row.loss, row.trial) for row in done.rows[:3]]
-    for machine, expected in zip(told.machines, done.machines, strict=True):
+    for machine, expected in zip(told.finalists[0].machines, done.finalists[0].machines, strict=True):
         assert torch.equal(machine.weight, expected.weight)
 
 
@@ -238,7 +241,7 @@ def test_random_rival_is_the_middle_of_its_draws_trained_as_the_winner(dataset, 
 
 def test_plain_rival_is_trained_as_the_winner(dataset, done):
     (row,) = [row for row in done.rows if row.name == "plain MLP"]
-    mlp = rivals.plain(done.winner.canonical, dataset.shape)
+    mlp = rivals.plain(done.finalists[0].point, dataset.shape)
     outcomes = alone(mlp, parts(dataset))
     assert (row.point, row.trial) == (mlp, None)
     assert row.loss == pytest.approx(fmean(outcome.loss for outcome in outcomes), rel=1e-3)
@@ -280,7 +283,7 @@ def test_a_finalist_that_diverges_with_other_weights_is_no_winner(dataset, monke
 
 
 def test_machines_that_diverged_have_figures_that_are_not_finite(dataset, done):
-    wild = [np.full((len(dataset.test), dataset.n_outputs), np.nan) for _ in done.machines]
+    wild = [np.full((len(dataset.test), dataset.n_outputs), np.nan) for _ in done.finalists[0].machines]
     for row in (held_out(done.rows[0], wild, dataset), together(wild, done.rows[:3], dataset)):
         assert not np.isfinite(row.test_loss)
         assert row.test_sd is None or dataset.classes  # there, nobody knows any class, and that is a score
@@ -299,11 +302,11 @@ def test_winner_may_be_a_convolution():
     outcomes = {r.number: alone(r.canonical, parts(digits)) for r in best}
     means = {number: fmean(outcome.loss for outcome in some) for number, some in outcomes.items()}
     assert [row.trial for row in told.rows[:2]] == sorted(means, key=means.get)
-    assert_held_out(told.rows[0], digits, told.machines, told.sharpness)
-    won = outcomes[told.winner.number]
-    assert_held_out(told.rows[0], digits, learned(told.winner.canonical, digits, won), sharpness_of(won))
+    assert_held_out(told.rows[0], digits, told.finalists[0].machines, told.finalists[0].sharpness)
+    won = outcomes[told.rows[0].trial]
+    assert_held_out(told.rows[0], digits, learned(told.finalists[0].point, digits, won), sharpness_of(won))
     (row,) = [row for row in told.rows if row.name == "plain CNN"]
-    cnn = rivals.plain(told.winner.canonical, digits.shape)
+    cnn = rivals.plain(told.finalists[0].point, digits.shape)
     assert row.point == cnn
     some = alone(cnn, parts(digits))
     assert_held_out(row, digits, learned(cnn, digits, some), sharpness_of(some))
@@ -331,10 +334,10 @@ def test_without_a_limit_of_time_all_is_done(dataset):
 def test_what_is_done_fits_into_its_share_of_the_time(dataset, seconds, limit, finalists, seeds):
     best, wish = timed(seconds), settings(dataset, finalists=finalists, seeds=seeds, trials=None, seconds=limit)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(end, "cores", lambda: 1)
+        patch.setattr(few, "cores", lambda: 1)
         some, initial, folds = affordable(best, wish)
         more = affordable(best, replace(wish, seconds=10 * limit))
-        patch.setattr(end, "cores", lambda: 2)
+        patch.setattr(few, "cores", lambda: 2)
         wider = affordable(best, wish)
     assert 1 <= some <= min(finalists, len(best))
     assert 1 <= initial <= seeds

@@ -11,7 +11,7 @@ import optuna
 import polars as pl
 import pytest
 import torch
-from test_sitting import machgraph
+from test_session import machgraph
 
 from search import load_graph
 from search.config import prepared, read

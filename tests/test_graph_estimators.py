@@ -22,8 +22,8 @@ from search import (
     MachineRegressor,
 )
 from search.graph.io import load_graph
+from search.predict import answer
 from search.run import BEST, read_leaderboard
-from search.show import answer
 from search.space import Space
 
 QUICK = {"n_trials": 4, "population": 4, "epochs": 4, "folds": 2, "finalists": 2, "seeds": 1, "random_state": 0}

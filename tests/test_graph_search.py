@@ -13,14 +13,13 @@ from torch import nn
 from torch.nn import functional
 
 from search import Candidate, GraphSpace, load_graph, report, study
-from search.canonical import canonical
 from search.cli import main
 from search.data import dataset
-from search.final import refit_graphs
 from search.graph.io import read_graph
 from search.graph.network import network
 from search.graph.point import GraphPoint, Placed
-from search.graph.training import train_graphs
+from search.graph.training import refit_graphs, train_graphs
+from search.isomorphism.canonical import canonical
 from search.objectives import measures
 from search.optimize import optimize
 from search.population import scores

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from search import Candidate, GraphSpace
-from search.canonical import canonical, key
 from search.graph.count import count_wirings
 from search.graph.mutation import mutate_graph
 from search.graph.point import GraphPoint, Placed
+from search.isomorphism.canonical import canonical, key
 from search.point import point_of
 from search.record import Settings
 

@@ -14,16 +14,12 @@ from test_graph_search import SPACE as GRAPHS
 from test_study import Cut, cut_at, ledger, same, settings
 
 from machgraph.io import load as load_machine
-from search import driver, heirs, mutation, rivals, study, work
-from search.canonical import canonical, members
+from search import driver, study, work
+from search.comparison import rivals
+from search.comparison.final import final
+from search.comparison.leaderboard import ranking
 from search.data import from_arrays, load
-from search.evolution import Evolution
-from search.final import final
-from search.heirs import FOLDER, Parents, begun
-from search.inheritance import PARENT, Descent
-from search.leaderboard import ranking
-from search.machine import answers, build
-from search.mutation import NEW, mutant
+from search.isomorphism.canonical import canonical, members
 from search.one_of import OneOf
 from search.population import train
 from search.recipe import Recipe
@@ -31,8 +27,14 @@ from search.record import Settings
 from search.run import BEST, read_facts, read_records
 from search.shape import Shape
 from search.space import Space
-from search.store import Store
-from search.strategy import Proposal
+from search.storage.store import Store
+from search.strategies import heirs, mutation
+from search.strategies.evolution import Evolution
+from search.strategies.heirs import FOLDER, Parents, begun
+from search.strategies.inheritance import PARENT, Descent
+from search.strategies.mutation import NEW, mutant
+from search.strategies.strategy import Proposal
+from search.training.machine import answers, build
 
 SHAPE = Shape(32, 3, (2, 16))
 DENSE = Space(max_blocks=4, widths=(2, 4, 8), activations=("tanh", "relu"))
@@ -52,7 +54,7 @@ def quiet():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rivals, "_models", lambda dataset: {"linear": NearestCentroid()})
         patch.setattr(rivals, "DRAWS", 1)
-        patch.setattr("search.final.FOLDS", 2)
+        patch.setattr("search.comparison.finalists.FOLDS", 2)
         for name, few in (("population", 6), ("tournament", 3)):
             patch.setitem(Evolution.__init__.__kwdefaults__, name, few)
         yield
@@ -377,7 +379,7 @@ def test_the_end_trains_from_scratch(whole, source, dataset):
     plain = replace(inheriting(source), recipe=replace(INHERIT, inherit=False))
     ranked = ranking(read_records(whole), plain)
     ended = final(ranked, plain, dataset, read_facts(whole))
-    assert torch.equal(load_machine(whole / BEST).weight, ended.machines[0].weight)
+    assert torch.equal(load_machine(whole / BEST).weight, ended.finalists[0].machines[0].weight)
 
 
 def test_a_search_without_it_keeps_no_weights(source, dataset, tmp_path):

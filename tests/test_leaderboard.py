@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 import pytest
 
 from machgraph.partition import shortcut_mask
-from search.leaderboard import NAMES, best, found, ranking, row
+from search.comparison.leaderboard import NAMES, best, found, ranking, row
 from search.point import Point
 from search.recipe import Recipe
 from search.run import Facts, Record, Settings

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from machgraph.parametric import ConvMachine, DenseMachine
 from machgraph.partition import shortcut_mask
-from search.canonical import canonical
 from search.data import load
-from search.machine import answers, build, laid_out
+from search.isomorphism.canonical import canonical
 from search.point import Point
 from search.population import evaluate, refit, scores, train
 from search.recipe import Recipe
 from search.shape import Shape
 from search.space import Space
+from search.training.machine import answers, build, laid_out
 
 PLAIN = Recipe(epochs=4, rungs=(), patience=None)
 DENSE = Space(widths=(2, 3), activations=("tanh", "relu"))

@@ -9,17 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machgraph.io import load as load_machine
-from search import final, study
-from search.canonical import canonical
+from search import study
+from search.comparison import final
+from search.comparison.rivals import draws
 from search.data import load
-from search.machine import build
+from search.isomorphism.canonical import canonical
 from search.objectives import accepting, crowding, excess, fronts, latency, limit, measures, order
 from search.recipe import Recipe
-from search.rivals import draws
 from search.run import BEST, LEDGER, Settings, read_leaderboard, read_records
 from search.shape import Shape
 from search.space import Space
 from search.suggest import STRATEGIES
+from search.training.machine import build
 
 SPACE = Space(max_blocks=2, widths=(2, 4, 8), activations=("relu",), learning_rates=(1e-2,), batch_sizes=(64,))
 IMAGES = Space(max_blocks=2, widths=(2, 3), kind="convolution", kernels=(3,), max_scale=1, heads=(1, 2))

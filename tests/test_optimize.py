@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from machgraph.io import load, load_metadata
-from search.machine import build
 from search.objectives import fronts
 from search.optimize import optimize
 from search.report import write
@@ -14,6 +13,7 @@ from search.run import BEST, read_leaderboard, read_records
 from search.shape import Shape
 from search.space import Space
 from search.suggest import STRATEGIES
+from search.training.machine import build
 
 SPACE = Space(max_blocks=2, widths=(2, 4), activations=("relu", "tanh"), learning_rates=(1e-2,))
 SHAPE = Shape(3, 2)

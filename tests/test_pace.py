@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search import pace
 from search.data import load
 from search.defaults import default_recipe
 from search.one_of import OneOf
 from search.run import Settings
 from search.space import Space
+from search.training import pace
 
 SPACE = Space(max_blocks=1, widths=(2,), activations=("relu",), learning_rates=(1e-2,))
 

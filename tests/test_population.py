@@ -11,10 +11,10 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score
 
 from machgraph.partition import channel_mask, shortcut_mask
 from search.data import from_arrays, load
-from search.machine import build
 from search.point import Point
 from search.population import evaluate, outputs, refit, scores, slow, train
 from search.recipe import Recipe
+from search.training.machine import build
 
 PLAIN = Recipe(epochs=6, rungs=(), patience=None)
 POINTS = [

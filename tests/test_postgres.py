@@ -17,12 +17,13 @@ import pytest
 from sqlalchemy import create_engine, text
 from test_study import dataset, ledger, quiet, same, settings, source
 
-from search import ArchitectureSearchClassifier, store, study
-from search.connection import held
+from search import ArchitectureSearchClassifier, study
 from search.dashboard import snapshot
-from search.database import VARIABLE, database, place_of
 from search.run import RUN, STUDY, read_records
-from search.store import Store, load_study
+from search.storage import store
+from search.storage.connection import held
+from search.storage.database import VARIABLE, database, place_of
+from search.storage.store import Store, load_study
 
 __all__ = ["dataset", "quiet", "source"]  # fixtures
 

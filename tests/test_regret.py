@@ -13,14 +13,15 @@ import torch
 from experiments import regret
 from experiments.results import FOLDER
 from figures import regret as regret_figure
-from search import final, study, work
-from search.canonical import canonical
+from search import study, work
+from search.comparison import final
 from search.data import load
-from search.machine import build
+from search.isomorphism.canonical import canonical
 from search.population import Outcome, evaluate, train
 from search.recipe import Recipe
 from search.run import Settings
 from search.suggest import STRATEGIES
+from search.training.machine import build
 
 matplotlib.use("Agg")
 

@@ -11,15 +11,15 @@ from helpers import calibrated, concatenations
 from machgraph import population as of_machines
 from machgraph.partition import shortcut_mask
 from search import population, study
-from search.canonical import key
 from search.data import from_arrays
-from search.machine import build
-from search.mutation import mutate
+from search.isomorphism.canonical import key
 from search.point import Point
 from search.population import refit, train
 from search.recipe import Recipe
 from search.record import Settings
 from search.space import Space
+from search.strategies.mutation import mutate
+from search.training.machine import build
 
 POINT = Point((6, 4), ("tanh", "relu"), shortcut_mask(None, 4), 0.02, 0.1, batch_size=16)
 STRENGTHS = {"block_penalty": 0.1, "smoothing": 0.2, "input_noise": 0.5, "input_dropout": 0.3}

@@ -15,8 +15,7 @@ import pytest
 import machgraph as mg
 from machgraph.partition import shortcut_mask
 from search import config, report
-from search.canonical import canonical, key
-from search.machine import build
+from search.isomorphism.canonical import canonical, key
 from search.numbers import grouped
 from search.one_of import OneOf
 from search.point import Point
@@ -27,8 +26,9 @@ from search.report.colours import STATUSES
 from search.run import BEST, Facts, Record, Row, Settings, write_leaderboard, write_run
 from search.shape import Shape
 from search.space import Space
-from search.store import Store
-from search.stored_trial import Generation, Stored
+from search.storage.store import Store
+from search.storage.stored_trial import Generation, Stored
+from search.training.machine import build
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"'&{{ 7 * 7 }}"
 

@@ -11,9 +11,9 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.svm import SVC, SVR
 
-from search import rivals
-from search.canonical import canonical
+from search.comparison import rivals
 from search.data import load
+from search.isomorphism.canonical import canonical
 from search.point import hyperparameters
 from search.recipe import Recipe
 from search.run import Settings

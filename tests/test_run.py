@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.canonical import canonical
+from search.isomorphism.canonical import canonical
 from search.loading import Loading
 from search.one_of import OneOf
 from search.recipe import Recipe

@@ -20,8 +20,8 @@ from search.data.encoder import Encoder
 from search.data.series import forecast, from_series, load_series
 from search.data.splitting import rolling
 from search.data.transform import TRANSFORMS, fit_transform
+from search.predict import answer
 from search.shape import Shape
-from search.show import answer
 from search.trained import Trained, write
 
 LAGS = 4

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from networkx.algorithms.isomorphism import DiGraphMatcher, categorical_node_match
 
 from machgraph.partition import channel_mask, shortcut_mask
-from search.canonical import canonical, key
-from search.canonical_order import canonical_order, symmetries
-from search.count import structures
 from search.defaults import default_space
-from search.mutation import mutate
+from search.isomorphism.canonical import canonical, key
+from search.isomorphism.count import structures
+from search.isomorphism.order import canonical_order, symmetries
 from search.one_of import OneOf
 from search.point import Point
 from search.shape import Shape
 from search.space import Space
+from search.strategies.mutation import mutate
 
 ACTIVATIONS = {"tanh": np.tanh, "relu": lambda y: np.maximum(y, 0.0)}
 
@@ -406,7 +406,7 @@ def test_a_hyperparameter_that_comes_later_is_in_the_key():
 
 def test_a_key_is_the_same_in_another_process():
     code = (
-        "from search.canonical import key; from search.point import Point;"
+        "from search.isomorphism.canonical import key; from search.point import Point;"
         "from machgraph.partition import shortcut_mask as m;"
         "print(key(Point((8, 8, 4), ('relu', 'tanh', 'tanh'), m(None, 5), 1e-3), seed=3, budget=7), end='')"
     )

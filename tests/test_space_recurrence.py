@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from networkx.algorithms.isomorphism import DiGraphMatcher, categorical_edge_match, categorical_node_match
 
 from machgraph.partition import lag_mask, shortcut_mask
-from search.canonical import canonical, key
 from search.defaults import default_space, space_of_kind
-from search.evolution import beginning
-from search.machine import answers, build
-from search.mutation import mutate
+from search.isomorphism.canonical import canonical, key
 from search.one_of import OneOf
 from search.point import Point
 from search.shape import Shape
 from search.space import Space
+from search.strategies.evolution import beginning
+from search.strategies.mutation import mutate
+from search.training.machine import answers, build
 
 SERIES = Shape(14, 2, (2, 7))
 

@@ -16,9 +16,9 @@ from experiments.speed_rows import Effort, Target
 from experiments.timing import Contender, Quartiles, alternate, threads
 from machgraph import compiled
 from search.data import load
-from search.machine import build
 from search.recipe import Recipe
 from search.space import Space
+from search.training.machine import build
 
 TINY = Effort(rounds=2, seconds=0.0, candidates=3, batches=2, searches=1, epochs=1, architectures=2, starts=1)
 SPACE = Space(max_blocks=3, widths=(4, 8))

@@ -6,12 +6,12 @@ import pytest
 from test_study import RECIPE, SPACE, Cut, cut_at, dataset, ledger, quiet, settings, source
 
 from search import study, work
-from search.canonical import canonical
-from search.differentiable import proposals
+from search.isomorphism.canonical import canonical
 from search.one_of import OneOf
 from search.recipe import Recipe
 from search.run import read_records
 from search.space import Space
+from search.strategies.differentiable import proposals
 
 __all__ = ["dataset", "quiet", "source"]  # fixtures
 

@@ -20,12 +20,12 @@ from sqlalchemy import Engine, event
 
 from machgraph.io import load as load_machine
 from machgraph.io import load_metadata
-from search import rivals, study, work
-from search.canonical import canonical, key
-from search.connection import only_writer
+from search import study, work
+from search.comparison import rivals
+from search.comparison.finalists import chosen
+from search.comparison.leaderboard import NAMES, ranking
 from search.data import Part, load
-from search.final import chosen
-from search.leaderboard import NAMES, ranking
+from search.isomorphism.canonical import canonical, key
 from search.population import evaluate, refit, train
 from search.recipe import Recipe
 from search.run import (
@@ -38,7 +38,8 @@ from search.run import (
     read_settings,
 )
 from search.space import Space
-from search.store import Store
+from search.storage.connection import only_writer
+from search.storage.store import Store
 
 SPACE = Space(max_blocks=2, widths=(2, 4), activations=("tanh", "relu"), learning_rates=(1e-2, 3e-2), batch_sizes=(16,))
 RECIPE = Recipe(epochs=3, patience=2, rungs=(1,))

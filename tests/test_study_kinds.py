@@ -10,10 +10,9 @@ from test_study import RECIPE, SPACE, STRATEGIES, Cut, cut_at, dataset, ledger, 
 from machgraph.io import load as load_machine
 from machgraph.io import load_metadata
 from search import report, study
-from search.canonical import canonical, key
+from search.comparison.leaderboard import NAMES
 from search.data import load
-from search.leaderboard import NAMES
-from search.machine import answers
+from search.isomorphism.canonical import canonical, key
 from search.one_of import OneOf
 from search.population import scores, train
 from search.recipe import Recipe
@@ -21,6 +20,7 @@ from search.run import BEST, Settings, read_facts, read_leaderboard, read_record
 from search.shape import Shape
 from search.show import describe, read_machine
 from search.space import Space
+from search.training.machine import answers
 
 __all__ = ["dataset", "quiet", "source"]  # fixtures
 

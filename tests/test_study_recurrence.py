@@ -7,15 +7,15 @@ import pytest
 
 from machgraph.io import load as load_machine
 from search import report, study
-from search.canonical import canonical
 from search.data import load
-from search.evolution import beginning
-from search.machine import build
+from search.isomorphism.canonical import canonical
 from search.one_of import OneOf
 from search.population import evaluate, train
 from search.recipe import Recipe
 from search.run import BEST, LEDGER, Settings, read_leaderboard, read_records
 from search.space import Space
+from search.strategies.evolution import beginning
+from search.training.machine import build
 
 pytest.importorskip("statsmodels")
 WILD = Space(1, (2, 4), ("tanh",), learning_rates=(1e4, 3e4))

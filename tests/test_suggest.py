@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from search import evolution
-from search.canonical import canonical
-from search.evolution import beginning
-from search.mutation import mutate
+from search.isomorphism.canonical import canonical
 from search.one_of import OneOf
 from search.point import Point
 from search.shape import Shape
 from search.space import Space
+from search.strategies import evolution
+from search.strategies.evolution import beginning
+from search.strategies.mutation import mutate
 from search.suggest import STRATEGIES, RegularizedEvolution, distributions, sampler, suggest
 
 SPACE = Space(learning_rates=(1e-3, 2e-3, 4e-3, 8e-3), weight_decays=(0.1, 0.3), batch_sizes=(32, 64))

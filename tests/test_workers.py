@@ -19,12 +19,12 @@ from torch import nn
 
 from search import Candidate, GraphSpace, study
 from search.facts import facts_of
-from search.pool import ATTEMPTS
-from search.processes import Workers
+from search.parallel.pool import ATTEMPTS
+from search.parallel.processes import Workers
+from search.parallel.workers import QUEUED, OnWorkers, employed
 from search.run import read_records
-from search.store import Store
+from search.storage.store import Store
 from search.work import OnData, Task
-from search.workers import QUEUED, OnWorkers, employed
 
 TRIALS = 40
 
@@ -123,7 +123,7 @@ def test_a_worker_that_dies_is_replaced_and_a_deadly_function_given_up(two):
 
 def test_a_script_without_a_guard_is_told(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("from search.processes import Workers\nWorkers(1, 40)\n")
+    script.write_text("from search.parallel.processes import Workers\nWorkers(1, 40)\n")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert "OSError: a worker could not begin" in done.stderr
     assert "if __name__ == '__main__'" in done.stderr

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import networkx as nx
 
 from machgraph.graph import Node, dependency_graph, levels, order
-from search.canonical_order import canonical_order
 from search.data.transform import GIVEN, TRANSFORMS
+from search.isomorphism.order import canonical_order
 from search.shape import Shape
 
 MOST_READ = 1 << 10  # times that one argument can read one machine, in the label of an edge

@@ -20,10 +20,10 @@ from search.data.parts import Dataset
 from search.graph.network import Network, Numbers, network
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
-from search.lessons import Lessons, targets
 from search.point import AnyPoint
 from search.population import Measured, Outcome, Progress, Status, scores, slow
 from search.recipe import Recipe
+from search.training.lessons import Lessons, targets
 
 
 def train_graphs(

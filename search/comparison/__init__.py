@@ -1,0 +1,1 @@
+"""The end of a search: finalists, rivals, the held-out part, and the leaderboard."""

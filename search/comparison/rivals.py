@@ -1,0 +1,101 @@
+"""What the winner of a search is measured against: luck, a plain network of its size, and scikit-learn."""
+
+import warnings
+from collections import Counter
+from importlib.util import find_spec
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from machgraph.partition import lag_mask
+from search.data import Dataset, Part
+from search.isomorphism.canonical import canonical
+from search.objectives import accepting
+from search.point import AnyPoint, Point, hyperparameters
+from search.record import Row, Settings
+from search.shape import Shape
+from search.strategies.evolution import accepted
+
+DRAWS = 5  # an odd number: the median is one of them
+STREAM = 2**32  # of random numbers; the proposals of trial n come from stream n
+MOST_ROWS = 10_000  # that a support vector machine is trained on: its time grows with the square
+
+
+def draws(settings: Settings, shape: Shape) -> list[AnyPoint]:
+    """Architectures drawn uniformly from what the constraints leave of the space: what luck alone finds."""
+    rng, accepts = (
+        np.random.default_rng((settings.seed, STREAM)),
+        accepting(shape, settings.constraints, settings.space),
+    )
+    return [canonical(accepted(lambda: settings.space.sample(rng), accepts)) for _ in range(DRAWS)]
+
+
+def plain(point: Point, shape: Shape) -> Point:
+    """A multi-layer perceptron, a plain stack of convolutions or of recurrences, as large as a point's machine.
+
+    It has the same number of hidden blocks (at least one), all of the width that brings its number of parameters
+    nearest to the machine's, the activation that most of its blocks have (or relu), and its hyperparameters; a stack of
+    convolutions also the machine's kernel, its grid halved before the same blocks. In a stack of recurrences each block
+    hears the one before at the same time, and its own past at the machine's lags from its time block on, at least one.
+
+    Examples
+    --------
+    >>> plain(Point((), (), ((False, False), (True, False)), 1e-3), Shape(64, 10)).describe(Shape(64, 10))
+    '64-9-10 · relu · no shortcuts'
+    """
+    blocks = max(1, point.blocks)
+    activation = Counter(point.activations).most_common(1)[0][0] if point.activations else "relu"
+    lags = max(len(point.recurrences), point.timeblock) if point.kind == "recurrence" else 0
+    shortcuts, *recurrences = lag_mask("sequential", blocks + 2, lags, point.timeblock).tolist()
+    scales = point.scales if point.blocks or not point.scales else (0, *point.scales)
+    wish = point.parameters(shape)
+
+    def of(width: int) -> Point:
+        same: dict[str, Any] = {
+            **hyperparameters(point), "kind": point.kind, "kernel": point.kernel, "dilation": point.dilation,
+            "recurrences": recurrences, "timeblock": point.timeblock,
+        }  # fmt: skip
+        return Point((width,) * blocks, (activation,) * blocks, shortcuts, scales=scales, **same)
+
+    width = next(width for width in count(1) if of(width + 1).parameters(shape) > wish)
+    return min((of(width), of(width + 1)), key=lambda rival: abs(rival.parameters(shape) - wish))
+
+
+def reference(dataset: Dataset) -> Row | None:
+    """What scikit-learn does with its default settings: a linear model, support vectors or a forest of trees.
+
+    Which one, the validation part decides; it is then fitted to all that is not held out. ``None`` where scikit-learn
+    is not installed.
+    """
+    if find_spec("sklearn") is None:
+        return None
+    models, began = _models(dataset), perf_counter()
+    validated = {name: _score(model, dataset.train, dataset.validation) for name, model in models.items()}
+    name = max(validated, key=validated.__getitem__)
+    seconds = perf_counter() - began
+    test_score = _score(models[name], dataset.whole().train, dataset.test)
+    return Row(f"scikit-learn ({name})", None, None, None, validated[name], None, test_score, 0, 0, 0, seconds)
+
+
+def _models(dataset: Dataset) -> dict[str, Any]:
+    from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+    from sklearn.linear_model import LogisticRegression, RidgeCV
+    from sklearn.svm import SVC, SVR
+
+    classes = dataset.task == "classification"
+    models: dict[str, Any] = {
+        "linear": LogisticRegression(max_iter=1000) if classes else RidgeCV(),
+        "trees": (ExtraTreesClassifier if classes else ExtraTreesRegressor)(300, random_state=0),
+    }
+    if len(dataset.train) + len(dataset.validation) <= MOST_ROWS:
+        models["SVM"] = SVC() if classes else SVR()
+    return models
+
+
+def _score(model: Any, train: Part, part: Part) -> float:
+    """Accuracy or R²."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of solvers that would go on for longer
+        return float(model.fit(train.x, train.y).score(part.x, part.y))

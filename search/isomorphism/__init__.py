@@ -1,0 +1,1 @@
+"""Which points are the same network, and how many different ones a space has."""

@@ -1,0 +1,1 @@
+"""Generations trained by other processes, or by the nodes of a cluster."""
