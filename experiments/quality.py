@@ -9,13 +9,14 @@ winner, ensemble : the mean test score of the winner's five trainings, and the s
 random search : the same of the second search.
 random, plain, scikit-learn : the rivals of the first search; see the footnotes of its leaderboard.
 
-``±`` is the standard deviation over the seeds; p is of Wilcoxon's signed rank test of the winner against each, two
-sides, paired by seed.
+``±`` is the standard deviation over the seeds; p is of Wilcoxon's signed rank test of the winner against each, and of
+the ensemble against that of the random search, two sides, paired by seed.
 
-    python -m experiments.quality                      all, about an hour
-    python -m experiments.quality diabetes --seeds 3   some
+    python -m experiments.quality --out quality                      all, about an hour
+    python -m experiments.quality diabetes --seeds 3 --out quality   some
 
-What ``quality.csv`` holds already is not searched again, so it can be interrupted at any time; remove it to begin anew.
+What ``quality.csv`` of that folder holds already, by searches as long, is not searched again, so it can be interrupted
+at any time. Without ``--out`` the folder is that of the results that are published, which are then told again.
 """
 
 import argparse
@@ -107,13 +108,13 @@ def main(
     known = read(path)
     for name, seeds in datasets.items():
         for seed in range(seeds):
-            if (name, seed) in known:
+            if known.get((name, seed), {}).get("limit") == seconds:
                 continue
             dataset, began = data(name, seed), perf_counter()
             rows = searched(name, dataset, seed, STRATEGY, seconds)
             took = round(perf_counter() - began, 1)
             others = searched(name, dataset, seed, "random", seconds)
-            known[name, seed] = {"seconds": took, **scores_of(dataset, rows, others)}
+            known[name, seed] = {"limit": seconds, "seconds": took, **scores_of(dataset, rows, others)}
             write_csv(path, [dict(zip(COLUMNS, line, strict=True)) for line in lines(known)])
             print(name, seed, {k: round(v, 4) for k, v in known[name, seed].items()}, flush=True)
     results: dict[str, Any] = {"seconds": seconds}
@@ -142,12 +143,12 @@ def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | 
     """Mean, standard deviation and the p-value against the winner, by name."""
     from scipy.stats import wilcoxon
 
-    names = [name for name in runs[0] if name != "seconds" and all(name in run for run in runs)]
-    winner = np.array([run["winner"] for run in runs])
+    names = [name for name in runs[0] if name not in ("limit", "seconds") and all(name in run for run in runs)]
+    scores = {name: np.array([run[name] for run in runs]) for name in names}
     told: dict[str, dict[str, float | None]] = {}
-    for name in names:
-        values = np.array([run[name] for run in runs])
-        ahead = np.round(winner - values, 5)  # the file's digits; equal differences are ties
+    for name, values in scores.items():
+        ours = scores.get("ensemble" if name.endswith(", ensemble") else "winner", scores["winner"])
+        ahead = np.round(ours - values, 5)  # the file's digits; equal differences are ties
         p = float(wilcoxon(ahead).pvalue) if ahead.any() else None
         told[name] = {"mean": fmean(values), "sd": stdev(values) if len(runs) > 1 else None, "p": p}
     return told

@@ -12,7 +12,7 @@ from torch import Tensor
 import machgraph as mg
 from figures import HERE, save
 
-INPUT = {"x1": 2.0, "x2": 3.0, "x3": -1.0, "x4": 1.0, "x5": 0.0, "x6": 1.0, "x7": 2.0, "x8": -2.0}
+INPUT = {"x1": 2.0, "x2": 3.0, "x3": 0.0, "x4": 0.0, "x5": 0.0, "x6": 0.0, "x7": 0.0, "x8": 0.0}
 FUNCTIONS = (
     "$f_1(x_1, x_2) = x_1 x_2$",
     "$f_2(x_1) = x_1^2$",

@@ -216,6 +216,8 @@ def resume(
 ) -> None:
     """Go on with a search that was stopped, exactly as it would have gone on; or extend one that has ended.
 
+    At the end of an extended one the held-out part is looked at again, and it is said how often that was.
+
     Example: machgraph resume runs/digits --time 60
     """
     from search.run import RUN, read_facts, read_settings

@@ -244,7 +244,8 @@ def completed(wish: Settings, config: Config, dataset: Dataset) -> Settings:
         recipe = replace(recipe, **asked)
     with _of_table("space", config.place):
         space = wish.space if wish.graph is not None else _space(config.spaces, dataset)
-    return replace(wish, space=space, recipe=recipe, folds=config.search.get("folds", default_folds(rows)))
+    folds = default_folds(rows, has_validation=len(dataset.validation) > 0)
+    return replace(wish, space=space, recipe=recipe, folds=config.search.get("folds", folds))
 
 
 def _space(tables: tuple[Mapping[str, Any], ...], dataset: Dataset) -> AnySpace:
@@ -260,6 +261,12 @@ def _space(tables: tuple[Mapping[str, Any], ...], dataset: Dataset) -> AnySpace:
         assert not isinstance(default, GraphSpace)  # of data it never is
         spaces = default.spaces if isinstance(default, OneOf) else (default,)
         kinds = {space.kind for space in spaces}
+        for name in tables[0]:
+            if (owner := OWNERS.get(name, spaces[0].kind)) not in kinds:
+                raise ValueError(
+                    f"got {name} without a kind, where the data suggest {' and '.join(sorted(kinds))} machines alone: "
+                    f'only a {owner} has these, so add kind = "{owner}", or leave them out'
+                )
         changed = []
         for space in spaces:
             others = {name for name, kind in OWNERS.items() if kind in kinds - {space.kind}}

@@ -113,7 +113,7 @@ def space_of_kind(kind: Kind, shape: Shape, n_samples: int, transforms: tuple[st
         return Space(kind="recurrence", widths=(8, 16), lags=(1, 2), **training)
     halvings = max(0, math.floor(math.log2(min(shape.size))) - 1)  # to two pixels or three
     training |= {"max_blocks": 3, "max_scale": halvings, "heads": (halvings,)}
-    return Space(kind="convolution", widths=(8, 16, 24), kernels=(3,), **training)
+    return Space(kind="convolution", widths=(16, 24, 32), kernels=(3,), **training)
 
 
 def default_recipe(n_samples: int) -> Recipe:
@@ -132,9 +132,9 @@ def default_recipe(n_samples: int) -> Recipe:
     return Recipe(epochs, rungs=rungs_of(epochs))
 
 
-def default_folds(n_samples: int) -> int:
+def default_folds(n_samples: int, *, has_validation: bool = True) -> int:
     """Folds of validation for so many training rows: where a single part would be small, each row takes its turn."""
-    return 5 if n_samples < FEW else 1
+    return 5 if n_samples < FEW or not has_validation else 1
 
 
 def _batch_size(n_samples: int) -> int:

@@ -9,6 +9,7 @@ told in their order, whoever is done first: what is proposed depends on no worke
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -307,7 +308,7 @@ class _Driver:
         self.keys.update(keys)
         found = {n: self.measured(canonical(points[n - first])) for n in fresh}
         allowed = tuple(n for n in fresh if not excess(found[n], settings.constraints))
-        costs = [tuple(found[n][name] for name in settings.objectives if name in found[n]) for n in allowed]
+        costs = [verdict.costs(found[n], settings) for n in allowed]
         heirs = [self.inheritance(n, proposals[n - first]) for n in allowed]
         recipe = settings.recipe.bracket(self.number)
         pending = self.work.submit(Task([canonical(points[n - first]) for n in allowed], costs, recipe, heirs))
@@ -341,11 +342,11 @@ class _Driver:
         progress(0, len(one.allowed))
         outcomes = dict(zip(one.allowed, one.pending(progress), strict=True))
         self.waiting.popleft()
-        own = list[Record]()
+        own, wish = list[Record](), asked(settings.objectives, settings.constraints)
         for number, (proposal, keyed) in enumerate(zip(one.proposals, one.keys, strict=True), one.first):
             point = proposal.point
             if number in outcomes:
-                record = verdict.trained(number, keyed, point, outcomes[number], one.found[number])
+                record = verdict.trained(number, keyed, point, outcomes[number], one.found[number], wish)
             elif number in one.found:
                 record = verdict.infeasible(number, keyed, point, one.found[number])
             elif keyed in self.owners:
@@ -438,10 +439,21 @@ class _Driver:
         if ranked:
             self.tell("rivals")
             rows = self.work.end(ranked, self.settings) or rows
+            self.count_look(rows)  # before anybody can see what it showed
             write_leaderboard(self.folder, rows, self.facts)
         return Result(
             self.folder, self.settings, self.facts, tuple(self.records), tuple(rows), self.elapsed, self.reason
         )
+
+    def count_look(self, rows: Sequence[Row]) -> None:
+        """Keep with the run that the held-out part was looked at after so many trials, if these rows tell of it."""
+        trials = len(self.records)
+        if trials in self.facts.looked or all(row.test_score is None for row in rows):
+            return
+        self.facts = replace(self.facts, looked=(*self.facts.looked, trials))
+        write_run(self.folder, self.settings, self.facts, place_of(self.folder).told)
+        with suppress(OSError):  # of a database that has gone: the folder has it
+            self.store.keep_settings()
 
 
 def _parent(proposal: Proposal) -> int | None:

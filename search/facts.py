@@ -31,6 +31,7 @@ class Facts:
         known.
     versions : of machgraph, Python and the libraries that results depend on.
     objective : of one's own, the first: what the score is called where there are no data.
+    looked : how many trials there were each time that the held-out part was looked at; the same ones give the same.
     """
 
     name: str
@@ -43,11 +44,21 @@ class Facts:
     architectures: int | None
     versions: dict[str, str] = field(default_factory=dict)
     objective: str = ""
+    looked: tuple[int, ...] = ()
 
     @property
     def score(self) -> str:
         """What the score is called: it is better when higher, but for an objective of one's own."""
         return {"classification": "accuracy", "regression": "R²"}.get(self.task, self.objective)
+
+    @property
+    def looks(self) -> str:
+        """Words for the held-out part of a search that went on after its end; none where it was looked at once.
+
+        >>> Facts("iris", "classification", Shape(4, 3), (), (), "", 1, 1, looked=(40, 90)).looks
+        'looked at 2 times: the search went on after its end'
+        """
+        return f"looked at {len(self.looked)} times: the search went on after its end" if len(self.looked) > 1 else ""
 
 
 def facts_of(dataset: Dataset, settings: Settings) -> Facts:

@@ -22,7 +22,8 @@ EXACT = ("parameters", "flops", "depth", "memory")  # known of a point without a
 TOLD = ("depth", "parameters", "flops")  # that every row of a leaderboard has
 REPEATS = 20  # forward passes, of which the fastest is the latency
 DRAWS = 1000  # from the space, to see whether limits can be kept
-NUMBER = re.compile(r"(?P<value>[\d.,_]+(?:e[+-]?\d+)?)\s*(?P<unit>[kMG]?)")
+THOUSANDS = r"[1-9]\d{0,2}(?:,\d{3})+"
+NUMBER = re.compile(rf"(?P<value>(?:(?:{THOUSANDS}|\d[\d_]*)(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*(?P<unit>[kMG]?)")
 SIZES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -111,6 +112,11 @@ def limit(text: str) -> tuple[str, float]:
     """
     name, separator, most = (part.strip() for part in text.partition("<="))
     number = NUMBER.fullmatch(most)
+    if separator and number is None and re.match(r"[\d.,_]*\d,", most):
+        raise ValueError(
+            f"got the constraint {text!r}: a comma stands between groups of three digits alone, as in 20,000; write a "
+            "fraction with a point, as in 1.5M"
+        )
     if not separator or number is None:
         raise ValueError(f"got the constraint {text!r}: give a measure and its most, as in 'parameters <= 20000'")
     value = float(number["value"].replace(",", "").replace("_", "")) * SIZES[number["unit"]]
@@ -148,6 +154,19 @@ def accepting(
         return not limited or not excess(measures(canonical(point), shape, limited, space), constraints)
 
     return accepts
+
+
+def refuse_unmeasured(space: AnySpace, shape: Shape, names: Iterable[str]) -> None:
+    """ValueError: some of these measures can't be known of a graph space, as nobody says what its inputs are."""
+    if not isinstance(space, GraphSpace):
+        return
+    from search.graph import network  # here, for torch takes seconds to import
+
+    if unknown := network.unmeasured(space, shape, names):
+        raise ValueError(
+            f"got {', '.join(unknown)} to be measured, which takes the shapes of {', '.join(space.inputs)}: give the "
+            "GraphSpace the shapes of its components, or have the objective measure it, by another name"
+        )
 
 
 def refuse_impossible(space: AnySpace, shape: Shape, constraints: Mapping[str, float], seed: int) -> None:

@@ -16,7 +16,7 @@ from search.facts import Facts, versions
 from search.graph.io import difference, save_graph
 from search.graph.point import GraphPoint
 from search.graph.space import GraphSpace
-from search.objectives import MEASURES, refuse_impossible
+from search.objectives import MEASURES, asked, refuse_impossible, refuse_unmeasured
 from search.one_of import AnySpace
 from search.parallel.workers import employed, manned
 from search.point import AnyPoint, hyperparameters
@@ -24,7 +24,7 @@ from search.population import Outcome, Progress, Status
 from search.recipe import Recipe
 from search.record import Record, Row, Settings
 from search.run import BEST, RUN, free_folder, read_facts, read_settings, refuse_used
-from search.shape import Shape
+from search.shape import UNKNOWN, Shape
 from search.storage.store import restore
 from search.suggest import DIFFERENTIABLE
 from search.training.lessons import refuse_missing
@@ -67,7 +67,8 @@ def optimize(
     objective : is given a machine with new weights, or of a graph space an architecture, may train it in
         any way, and returns a number; or a number for each of the objectives that is no measure, in their order or by
         name. Not a number: the trial has diverged.
-    space, shape : of the machines. A graph space needs no shape: what its shapes tell is enough.
+    space, shape : of the machines. A graph space needs no shape: what its shapes tell is enough. Without those of its
+        inputs there are no FLOPs, memory and latency.
     trials, seconds : when to end, in all, what was done before ``resume`` among it; at least one.
     objectives : names, of what the function returns and of measures: ``parameters``, ``flops``, ``depth``, ``memory``
         or ``latency``. With several the search looks for their front.
@@ -86,7 +87,8 @@ def optimize(
 
     Raises
     ------
-    ValueError : arguments that do not fit, or other numbers than the objectives; on resuming, other arguments.
+    ValueError : arguments that do not fit, measures that need shapes, or other numbers than the objectives; on
+        resuming, other arguments.
     FileNotFoundError : there is nothing to go on with.
     OSError : workers die over a trial again and again, or the cluster is lost; finished trials are kept.
 
@@ -103,7 +105,7 @@ def optimize(
     """
     if isinstance(space, GraphSpace):
         shape, catch = shape or space.shape, (*catch, Misfit)
-    elif shape is None:
+    elif shape is None or shape == UNKNOWN:
         raise ValueError("got no shape: give search.shape.Shape(inputs, outputs), so that machines can be built")
     if not callable(objective):
         raise ValueError(f"got an objective of {type(objective).__name__}: give a function of a machine")
@@ -119,6 +121,7 @@ def optimize(
         raise ValueError(f"got objectives={settings.objectives}: name at least one that the function itself returns")
     if strategy == DIFFERENTIABLE:
         raise ValueError("got the differentiable strategy, which trains on data itself: take another")
+    refuse_unmeasured(space, shape, asked(settings.objectives, settings.constraints))
     facts = _facts(name, settings, shape)
     if resume and out is None:
         raise ValueError("got resume without a folder: give the one of the search to go on with as out")

@@ -7,7 +7,7 @@ compiled loop, nobody waits for another but at the rungs; what is stacked to one
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, Literal
 
@@ -334,12 +334,11 @@ def _measured(population: Population, lessons: Lessons, kind: Kind) -> dict[Cand
     if lessons.dataset.task == "classification":
         found = zip(population.candidates, population.calibrate(data), strict=True)
         return {candidate: (*calibrated, 0.0) for candidate, calibrated in found}
-    if lessons.dataset is not lessons.given:
+    if lessons.dataset.encoder.transform != NONE or lessons.dataset is not lessons.given:
         return {candidate: _in_the_given_unit(candidate, lessons) for candidate in population.candidates}
     variance = float(lessons.dataset.validation.y.var())
-    transformed = lessons.dataset.encoder.transform != NONE
     return {
-        candidate: (loss, 1 - loss / variance if variance else float("nan"), 1.0, loss**0.5 if transformed else 0.0)
+        candidate: (loss, 1 - loss / variance if variance else float("nan"), 1.0, 0.0)
         for candidate, (loss, _) in zip(population.candidates, population.measure(data), strict=True)
     }
 
@@ -347,7 +346,10 @@ def _measured(population: Population, lessons: Lessons, kind: Kind) -> dict[Cand
 def _in_the_given_unit(candidate: Candidate, lessons: Lessons) -> Measured:
     candidate.store()
     said, noise = lessons.measured(lessons.outputs(candidate.machine, "validation"))
-    return (*scores(lessons.given, lessons.given.validation, said), 1.0, noise)
+    given = lessons.given
+    if lessons.dataset is given:  # else the noise is in what is said
+        given = replace(given, encoder=given.encoder.noisy(noise))
+    return (*scores(given, given.validation, said), 1.0, noise)
 
 
 def _groups(runners: Sequence[_Runner], lessons: ByTransform) -> list[_Group]:

@@ -112,6 +112,19 @@ class Recipe:
         rungs = {round(self.child_share * rung) for rung in self.rungs}
         return replace(self, epochs=epochs, rungs=tuple(sorted(rung for rung in rungs if 0 < rung < epochs)))
 
+    def shorter(self, epochs: int) -> "Recipe":
+        """The recipe with fewer epochs, halved as often, where the schedule still has room for it.
+
+        >>> [Recipe(60, rungs=rungs).shorter(6).rungs for rungs in ((12, 24), (), (20, 40), (2, 5, 30), (58, 59))]
+        [(1, 2), (), (2, 4), (1, 2, 3), ()]
+        """
+        if self.rungs == rungs_of(self.epochs):
+            return replace(self, epochs=epochs, rungs=rungs_of(epochs))
+        rungs = list[int]()
+        for rung in self.rungs:
+            rungs.append(max(round(rung * epochs / self.epochs), rungs[-1] + 1 if rungs else 1))
+        return replace(self, epochs=epochs, rungs=tuple(rung for rung in rungs if rung < epochs))
+
     def rate(self, progress: float) -> float:
         """The learning rate as a fraction of its peak, after a fraction ``progress`` of the schedule.
 

@@ -89,7 +89,8 @@ def read_facts(folder: str | os.PathLike[str]) -> Facts:
     with _run_file(folder) as content:
         record = known(Facts, content["facts"])
         shape = Shape(**known(Shape, record["shape"]))
-        return Facts(**{**record, "shape": shape, "classes": tuple(record["classes"]), "lines": tuple(record["lines"])})
+        lists = {"classes": record["classes"], "lines": record["lines"], "looked": record.get("looked", ())}
+        return Facts(**{**record, "shape": shape, **{name: tuple(some) for name, some in lists.items()}})
 
 
 def write_run(

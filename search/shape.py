@@ -6,7 +6,7 @@ from math import prod
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of inputs and outputs.
+    """The sizes of inputs and outputs; both 0, which is ``UNKNOWN``: nobody knows them.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ class Shape:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", tuple(self.image))
+        if self.inputs == self.outputs == 0 and not self.image:
+            return
         for name, size in (("inputs", self.inputs), ("outputs", self.outputs), *(("image", n) for n in self.image)):
             if size < 1:
                 raise ValueError(f"got {name}={size!r}: it must be at least 1")
@@ -49,3 +51,6 @@ class Shape:
     def size(self) -> tuple[int, ...]:
         """Extent along each axis of an image; none for a table."""
         return self.image[1:]
+
+
+UNKNOWN = Shape(0, 0)  # of machines of one's own, where nobody says

@@ -68,8 +68,8 @@ def refuse_unfit(settings: Settings, dataset: Dataset) -> None:
         raise ValueError(f"got maximize={settings.maximize!r}: the loss is always made small, so leave it out")
     if isinstance(settings.space, GraphSpace):
         check_data(settings.space, dataset.shape)
-    refuse_impossible(settings.space, dataset.shape, settings.constraints, settings.seed)
     folds_of(dataset, settings)
+    refuse_impossible(settings.space, dataset.shape, settings.constraints, settings.seed)
     if settings.strategy == DIFFERENTIABLE:
         gateable(settings.space)
     for name in transforms(settings.space) - {GIVEN}:

@@ -1,7 +1,7 @@
 """What becomes of a trial: its record, and what the strategy is told of it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from search.isomorphism.canonical import canonical
@@ -21,8 +21,19 @@ def told(record: Record, settings: Settings) -> tuple[float, ...] | None:
     return (WORSE * (1 + over),) * len(settings.objectives) if over else None
 
 
-def trained(number: int, keyed: str, point: AnyPoint, outcome: Outcome, found: Mapping[str, float]) -> Record:
-    """Of a point that was trained, with what else was ``found`` of it."""
+def costs(found: Mapping[str, float], settings: Settings) -> tuple[float, ...]:
+    """What halving makes small beside the loss: the measures among the objectives, those to be large negated."""
+    known = [name for name in settings.objectives if name in found]
+    return tuple(-found[name] if name in settings.maximize else found[name] for name in known)
+
+
+def trained(
+    number: int, keyed: str, point: AnyPoint, outcome: Outcome, found: Mapping[str, float], wish: Iterable[str]
+) -> Record:
+    """Of a point that was trained, with what else was ``found`` of it; one that lacks a measure of the wish failed."""
+    if outcome.status != "failed" and (lacking := [name for name in wish if name not in found]):
+        reason = f"no {' and '.join(lacking)} could be measured, as its machines do not fit each other or the inputs"
+        outcome = replace(outcome, status="failed", loss=math.nan, score=math.nan, reason=reason)
     return Record(
         number, keyed, point, canonical(point), outcome.status, outcome.epochs, outcome.loss, outcome.score,
         outcome.seconds, None, outcome.curve, {**found, **outcome.measures}, outcome.reason,

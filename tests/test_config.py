@@ -115,6 +115,15 @@ def test_a_space_with_a_kind_is_the_only_one_and_several_are_these():
     assert of("[[space]]\nkind = 'convolution'\n[[space]]\nkind = 'dense'", IMAGES).space == OneOf((grid, dense))
 
 
+def test_a_series_is_searched_for_recurrences_where_the_kind_is_given():
+    series = load("sunspots")
+    assert of("[space]\nkind = 'recurrence'\nlags = [1, 2]", series).space.lags == (1, 2)
+    with pytest.raises(ValueError, match=r'got lags without a kind.*add kind = "recurrence"'):
+        of("[space]\nlags = [1, 2]", series)
+    with pytest.raises(ValueError, match="where the data suggest convolution and dense machines alone"):
+        of("[space]\nlags = [1, 2]", IMAGES)
+
+
 def test_flags_win_over_the_file():
     asked = parse("[search]\ntrials = 9\nseed = 4\n[data]\nsource = 'digits'\ntarget = 'digit'")
     flags = {"trials": 5, "seed": None, "objectives": ["loss", "flops"], "constraints": []}
@@ -224,7 +233,12 @@ def test_names_are_written_whatever_they_hold(tmp_path):
         ("[recipe]\nwarm_up = 1", "f.toml, [recipe]: got warm_up=1.0: it must be a fraction"),
         ("[space]\nwidths = []", "f.toml, [space]: got widths=(): give a tuple with at least one choice"),
         ("[space]\nactivations = ['rely']", "f.toml, [space]: got activation 'rely': did you mean 'relu'?"),
-        ("[space]\nkernels = [3]", "f.toml, [space]: got kernels for a space of kind 'dense'"),
+        (
+            "[space]\nkernels = [3]",
+            "f.toml, [space]: got kernels without a kind, where the data suggest dense machines alone: only a "
+            'convolution has these, so add kind = "convolution"',
+        ),
+        ("[space]\nlags = [1, 2]", 'only a recurrence has these, so add kind = "recurrence"'),
         ("[space]\nkind = 'convolution'", "f.toml, [space]: got a space of kind 'convolution' for a table"),
         ("[[space]]\nkind = 'recurrence'", "f.toml, [space]: got a space of kind 'recurrence' for a table"),
         ("[[space]]\nkind = 'dense'\n[[space]]", "f.toml, [space]: got several tables of which one has no kind"),

@@ -1,11 +1,14 @@
 """The paper's figures: their numbers against independent ones, and their files."""
 
+import re
+from importlib import import_module
+
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from figures import figure1, figure2, gallery
+from figures import HERE, figure1, figure2, gallery
 
 matplotlib.use("Agg")
 
@@ -42,6 +45,18 @@ def test_the_expensive_sequence_computes_an_edge_once_for_every_value_of_its_sta
     assert figure1.times_computed(figure1.states("expensive"), deferred=False).tolist() == [1, 2, 3, 4, 5]
 
 
+@pytest.fixture
+def another(monkeypatch):
+    """An input of Figure 2 of which no component is 0 but one."""
+    x = dict(zip(figure2.INPUT, (2.0, 3.0, -1.0, 1.0, 0.0, 1.0, 2.0, -2.0), strict=True))
+    monkeypatch.setattr(figure2, "INPUT", x)
+
+
+def test_figure2_has_the_values_of_the_readme():
+    assert figure2.values() == {"x1": 2, "x2": 3, "x3": 6, "x4": 3, "x5": 7, "x6": 9, "x7": 6, "x8": 4.5}
+
+
+@pytest.mark.usefixtures("another")
 def test_figure2_has_the_values_of_the_papers_formulas():
     x1, x2, x3, x4, x5, x6, x7, x8 = figure2.INPUT.values()
     f1, f2, f3, f4, f5 = figure2.f1, figure2.f2, figure2.f3, figure2.f4, figure2.f5
@@ -58,6 +73,7 @@ def test_figure2_has_the_values_of_the_papers_formulas():
     assert figure2.values() == expected == {"x1": 2, "x2": 3, "x3": 5, "x4": 3, "x5": 7, "x6": 10, "x7": 8, "x8": 3}
 
 
+@pytest.mark.usefixtures("another")
 def test_the_formulas_written_in_figure2_are_those_of_its_functions():
     y = {f"x{i}": value for i, value in enumerate(figure2.values().values(), 1)}
     assert y["x3"] == y["x1"] * y["x2"] + figure2.INPUT["x3"]
@@ -106,3 +122,13 @@ def test_networks_of_torch_are_drawn_by_module(name, boxes):
     assert boxes <= drawn
     assert not any(str(gid).startswith(("layer1.0.", "layers.0.attention.")) for gid in drawn)
     plt.close("all")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in HERE.glob("*.svg")))
+def test_a_published_figure_is_what_its_script_draws_now(name, tmp_path):
+    import_module(f"figures.{name}").main(out=tmp_path)
+    drawn, published = ((folder / f"{name}.svg").read_text() for folder in (tmp_path, HERE))
+    number = re.compile(r"-?\d+\.\d+")
+    assert number.sub("#", drawn) == number.sub("#", published)
+    places = [np.array(number.findall(text), dtype=float) for text in (drawn, published)]
+    np.testing.assert_allclose(*places, atol=0.02)

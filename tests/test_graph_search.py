@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from search import Candidate, GraphSpace, load_graph, report, study
 from search.cli import main
+from search.comparison import final
 from search.data import dataset
 from search.graph.io import read_graph
 from search.graph.network import network
@@ -26,6 +27,7 @@ from search.population import scores
 from search.recipe import Recipe
 from search.record import Settings
 from search.run import BEST, LEDGER, read_leaderboard, read_records, read_settings
+from search.shape import UNKNOWN, Shape
 from search.show import describe, read_machine
 from search.space import Space
 
@@ -370,6 +372,106 @@ def test_machines_that_do_not_fit_fail_and_other_errors_end_the_search(tmp_path)
         optimize(broken, blind, trials=4, out=tmp_path / "broken")
     with pytest.raises(ValueError, match="got no shape"):
         optimize(size, Space(max_blocks=0), trials=2, out=tmp_path / "blocks")
+
+
+class Lazy(nn.LazyLinear):
+    """Whose number of inputs is not known before it has read some."""
+
+    def __init__(self):
+        super().__init__(2)
+
+
+UNSIZED = replace(SPACE, shapes=())
+LAZY = GraphSpace((Candidate("f", Lazy, ("x",), ("y",), required=True),), learning_rates=(1e-2, 2e-2))
+PAIR = GraphSpace((Candidate("f", nn.Tanh, ("a",), ("y",)), Candidate("g", nn.ReLU, ("b",), ("y",))), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "unknown"),
+    [
+        (UNSIZED, {"objectives": ("value", "flops")}, "flops"),
+        (
+            UNSIZED,
+            {"objectives": ("value", "memory", "parameters"), "constraints": {"latency": 1.0}},
+            "memory, latency",
+        ),
+        (UNSIZED, {"constraints": {"flops": 1e6, "depth": 9}}, "flops"),
+        (UNSIZED, {"shape": UNKNOWN, "constraints": {"flops": 1e6}}, "flops"),
+        (replace(UNSIZED, shapes={"h": (4,)}), {"constraints": {"flops": 1e6}}, "flops"),
+        (PAIR, {"shape": Shape(4, 2), "constraints": {"flops": 1e6}}, "flops"),
+        (LAZY, {"objectives": ("value", "parameters")}, "parameters"),
+    ],
+)
+def test_measures_that_need_shapes_are_refused_before_anything_is_tried(tmp_path, space, options, unknown):
+    with pytest.raises(
+        ValueError, match=f"^got {unknown} to be measured, which takes the shapes of .*: give the Graph"
+    ):
+        optimize(stop, space, trials=4, out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def stop(f):
+    raise AssertionError("nothing is to be tried")
+
+
+def test_measures_without_shapes_are_those_that_need_none(tmp_path):
+    names = {"objectives": ("value", "depth", "parameters"), "constraints": {"parameters": 60}}
+    result = optimize(size, UNSIZED, trials=12, out=tmp_path / "run", **names)
+    for record in result.records:
+        assert record.measures["parameters"] == weights(UNSIZED, record.canonical)
+        assert (record.status == "infeasible") == (record.measures["parameters"] > 60 and record.duplicate_of is None)
+    sized = optimize(size, UNSIZED, Shape(3, 2), trials=4, objectives=("value", "flops"), out=tmp_path / "sized")
+    assert all(record.measures["flops"] > 0 for record in sized.records)
+
+
+def weights(space, point):
+    return sum(weight.numel() for weight in space.build(point).parameters())
+
+
+def test_a_network_whose_objective_can_not_be_measured_has_failed(tmp_path):
+    """The objective does not run it, so that nobody else notices that it does not fit."""
+    blind = GraphSpace(
+        (
+            Candidate("narrow", linear(3, 4), ("x",), ("h",)),
+            Candidate("wide", linear(3, 5), ("x",), ("h",)),
+            Candidate("head", linear(4, 2), ("h",), ("y",), required=True),
+        ),
+        shapes={"x": (3,)},
+        learning_rates=(1e-2,),
+    )
+    options = {"trials": 12, "population": 4, "strategy": "random"}
+    for name, wish in {
+        "objective": {"objectives": ("value", "flops")},
+        "limit": {"constraints": {"flops": 1e6}},
+    }.items():
+        result = optimize(size, blind, out=tmp_path / name, **options, **wish)
+        for record in result.records:
+            wide = any(machine.candidate == "wide" for machine in record.canonical.machines)
+            assert record.is_valid is not wide
+            if wide and record.duplicate_of is None:
+                assert record.status == "failed"
+                assert "no flops could be measured" in record.reason
+        assert {record.is_valid for record in result.records} == {True, False}
+
+
+def test_data_of_one_feature_and_one_number_are_known_to_be_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(final, "reference", lambda dataset: None)
+    x = np.random.default_rng(0).normal(size=(60, 1))
+    data = dataset(x, x[:, 0] ** 3, name="cubes")
+    assert data.shape == Shape(1, 1)
+    space = GraphSpace(
+        (
+            Candidate("stem", linear(1, 4), ("x",), ("h",), required=True),
+            Candidate("bend", nn.Tanh, ("h",), ("g",)),
+            Candidate("head", linear(4, 1), ("h", "g"), ("y",), required=True),
+        ),
+        learning_rates=(1e-2,),
+        batch_sizes=(16,),
+    )
+    wish = replace(SETTINGS, space=space, trials=4, objectives=("loss", "flops"), constraints={"memory": 1e6})
+    result = study.run(wish, data, tmp_path)
+    assert {record.measures["flops"] for record in result.records} == {2 * (4 + 4)}
+    assert all(record.measures["memory"] > 0 for record in result.records)
 
 
 def test_points_that_are_no_network_fail_and_the_search_still_ends(tmp_path):

@@ -77,6 +77,23 @@ def test_a_limit_of_another_form_is_refused(text):
         limit(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [
+        ("1,500,000", 1.5e6), ("20,000", 2e4), ("20,000.5", 20000.5), ("20_000", 2e4), ("2k", 2e3), ("1.5M", 1.5e6),
+        ("1,500k", 1.5e6), (".5", 0.5), ("1e6", 1e6), ("1.5e-3 G", 1.5e6), ("5.", 5),
+    ],
+)  # fmt: skip
+def test_a_comma_separates_thousands(text, most):
+    assert limit(f"flops <= {text}") == ("flops", most)
+
+
+@pytest.mark.parametrize("text", ["1,5M", "1,50", "1,5000", "1500,000", "1,500,00", "0,500", "1.5,000", "1,", "1,,000"])
+def test_a_comma_anywhere_else_is_refused(text):
+    with pytest.raises(ValueError, match=r"got the constraint 'flops <= .*write a fraction with a point, as in 1.5M"):
+        limit(f"flops <= {text}")
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(final, "reference", lambda dataset: None)
@@ -114,6 +131,20 @@ def test_a_search_of_two_objectives_finds_its_front_and_resumes(dataset, tmp_pat
     study.resume(tmp_path / "cut", trials=6)
     keys = [[record.key for record in read_records(tmp_path / name)] for name in ("whole", "cut")]
     assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("large", [(), ("depth",), ("parameters", "depth")], ids=str)
+def test_halving_keeps_what_is_wished(dataset, tmp_path, large):
+    """By loss at the rung and measures, no trial that went on is surpassed by one that did not."""
+    names = ("loss", "parameters", "depth")
+    wish = settings(strategy="random", trials=24, population=24, objectives=names, maximize=large)
+    result = study.run(wish, dataset, tmp_path)
+    stayed, left = (
+        [replace(r, loss=r.curve[0]).values(names, large) for r in result.records if r.status == status]
+        for status in ("complete", "halved")
+    )
+    assert not any(beats(worse, better) for worse in left for better in stayed)
+    assert any(beats(better, worse) for worse in left for better in stayed)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

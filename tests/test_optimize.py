@@ -10,7 +10,7 @@ from search.objectives import fronts
 from search.optimize import optimize
 from search.report import write
 from search.run import BEST, read_leaderboard, read_records
-from search.shape import Shape
+from search.shape import UNKNOWN, Shape
 from search.space import Space
 from search.suggest import STRATEGIES
 from search.training.machine import build
@@ -167,6 +167,8 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path):
         optimize(size, SPACE, SHAPE, trials=2, maximize=("size",), out=tmp_path)
     with pytest.raises(FileNotFoundError, match="no run is in"):
         optimize(size, SPACE, SHAPE, trials=2, resume=True, out=tmp_path / "nothing")
+    with pytest.raises(ValueError, match="got no shape"):
+        optimize(size, SPACE, UNKNOWN, trials=2, out=tmp_path / "nothing")
     optimize(size, SPACE, SHAPE, trials=2, out=tmp_path / "run")
     with pytest.raises(ValueError, match=r"already holds a run that was begun from Python: .* resume=True"):
         optimize(size, SPACE, SHAPE, trials=2, out=tmp_path / "run")

@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search import study
+from search.comparison import final
 from search.data import load
 from search.defaults import default_recipe
 from search.one_of import OneOf
+from search.recipe import Recipe, rungs_of
 from search.run import Settings
 from search.space import Space
 from search.training import pace
@@ -101,6 +104,86 @@ def test_what_it_takes_to_set_up_machines_is_not_counted_with_every_batch(datase
     steps = wish.population * wish.recipe.steps(len(dataset.train), 16)
     told = pace.generation_seconds(wish, dataset)
     assert told == pytest.approx(1e-4 * steps * wish.recipe.mean_epochs * wish.folds)
+
+
+def paced_recipe(dataset, recipe, seconds):
+    """Of a search whose generations take 4 seconds each with the whole schedule."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pace, "generation_seconds", lambda settings, dataset: 4.0)
+        return pace.paced(replace(settings(seconds), recipe=recipe), dataset).recipe
+
+
+@given(
+    epochs=st.integers(1, 80),
+    some=st.sets(st.integers(1, 79), max_size=4),
+    seconds=st.floats(0.1, 20),
+)
+def test_rungs_of_ones_own_are_scaled_and_none_stay_none(dataset, epochs, some, seconds):
+    rungs = tuple(sorted(rung for rung in some if rung < epochs))
+    after = paced_recipe(dataset, Recipe(epochs, rungs=rungs), seconds)
+    assert paced_recipe(dataset, Recipe(epochs, rungs=rungs_of(epochs)), seconds).rungs == rungs_of(after.epochs)
+    if rungs == rungs_of(epochs):
+        return
+    assert len(after.rungs) <= len(rungs)  # and they increase within the schedule, or there would be no recipe
+    assert after.rungs or not rungs or rungs[0] * after.epochs / epochs > after.epochs - 1
+    for rung, scaled in zip(rungs, after.rungs, strict=False):
+        wish = rung * after.epochs / epochs
+        assert scaled >= wish - 0.5
+        assert scaled <= wish + 0.5 or scaled == 1 or scaled - 1 in after.rungs
+
+
+@pytest.mark.parametrize(
+    ("rungs", "after"), [((), ()), ((30, 45), (5, 8)), ((2, 4), (1, 2)), ((12, 24), (2, 4)), ((58, 59), ())]
+)
+def test_rungs_by_hand(dataset, rungs, after):
+    assert paced_recipe(dataset, Recipe(60, rungs=rungs), 16 / 6) == Recipe(10, rungs=after)
+
+
+def test_data_without_a_validation_part_are_measured_on_a_fold(monkeypatch):
+    whole = load("diabetes", validation=0.0)
+
+    def counting(points, some, recipe, seed):
+        (few,) = some
+        assert len(few.train)
+        assert len(few.validation)
+        clock[0] += sum(recipe.steps(len(few.train), 16) for _ in points) * recipe.epochs
+
+    clock, wish = [0.0], settings(1.0, space=replace(SPACE, batch_sizes=(16,)), folds=5)
+    monkeypatch.setattr(pace, "trainers", lambda space: (counting, None))
+    monkeypatch.setattr(pace, "perf_counter", lambda: clock[0])
+    seconds = []
+    monkeypatch.setattr(pace, "generation_seconds", told_to(seconds, pace.generation_seconds))
+    assert pace.paced(wish, whole).recipe.epochs == pace.LEAST_EPOCHS
+    steps = sum(wish.recipe.steps(len(fold.train), 16) for fold in whole.folds(5, wish.seed))
+    assert seconds == [pytest.approx(wish.population * steps * wish.recipe.mean_epochs, rel=0.05)]
+
+
+def told_to(found, function):
+    """The function, whose results are also added to a list."""
+
+    def same(*arguments):
+        found.append(function(*arguments))
+        return found[-1]
+
+    return same
+
+
+def test_a_search_without_a_validation_part_goes_by_its_folds(tmp_path, monkeypatch):
+    monkeypatch.setattr(final, "reference", lambda dataset: None)
+    whole = load("diabetes", validation=0.0)
+    wish = settings(0.5, folds=2, finalists=1, seeds=1, recipe=Recipe(2, 2, rungs=()), trials=4)
+    result = study.run(pace.paced(wish, whole), whole, tmp_path)
+    assert {record.status for record in result.records} == {"complete", "duplicate"}
+
+
+def test_a_single_fold_without_a_validation_part_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    whole, wish = load("diabetes", validation=0.0), settings(1.0, folds=1, constraints={"depth": 9})
+    monkeypatch.setattr(pace, "trainers", None)
+    monkeypatch.setattr(study, "refuse_impossible", None)
+    for refused in (pace.paced, study.refuse_unfit, lambda *given: study.run(*given, tmp_path / "run")):
+        with pytest.raises(ValueError, match="got folds=1 for data without validation rows: take more folds, or a sha"):
+            refused(wish, whole)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_was_made_shorter_is_told_in_a_sentence():

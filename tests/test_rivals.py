@@ -104,9 +104,8 @@ def test_reference_is_the_best_of_scikit_learn_by_validation(source, most, monke
     if most:
         monkeypatch.setattr(rivals, "MOST_ROWS", most)
         del models["SVM"]
-    validated = {
-        name: by_hand(model, dataset.train, dataset.validation, dataset.classes) for name, model in models.items()
-    }
+    few = dataset.train.take(np.arange(most or len(dataset.train)))
+    validated = {name: by_hand(model, few, dataset.validation, dataset.classes) for name, model in models.items()}
     best = max(validated, key=validated.get)
     row = rivals.reference(dataset)
     assert row.name == f"scikit-learn ({best})"
@@ -115,6 +114,24 @@ def test_reference_is_the_best_of_scikit_learn_by_validation(source, most, monke
     assert row.test_score == pytest.approx(by_hand(models[best], rows, dataset.test, dataset.classes))
     assert (row.trial, row.point, row.loss, row.test_loss) == (None,) * 4
     assert row.seconds > 0
+
+
+def test_reference_is_scored_in_the_unit_of_the_target_whatever_is_learned():
+    dataset = load("diabetes", seed=1).transformed("log")
+    row, known = rivals.reference(dataset), dataset.values(dataset.test)
+    model, whole = MODELS["diabetes"][row.name.split("(")[1][:-1]], dataset.whole().train
+    said = dataset.encoder.decode(model.fit(whole.x, whole.y).predict(dataset.test.x)[:, None]).values
+    assert row.test_score == pytest.approx(r2_score(known, said))
+    assert row.test_score != pytest.approx(by_hand(model, whole, dataset.test, ()), abs=1e-6)
+
+
+def test_reference_without_a_validation_part_is_chosen_on_a_fold():
+    dataset = load("diabetes", seed=1).whole()
+    (fold, *_), models = dataset.folds(5), MODELS["diabetes"]
+    found = {name: by_hand(model, fold.train, fold.validation, ()) for name, model in models.items()}
+    row = rivals.reference(dataset)
+    assert row.name == f"scikit-learn ({max(found, key=found.get)})"
+    assert row.score == pytest.approx(max(found.values()))
 
 
 def test_held_out_part_has_no_say_in_which_it_is():

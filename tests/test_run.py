@@ -76,7 +76,7 @@ def text(value):
         (SETTINGS, FACTS),
         (
             replace(SETTINGS, space=BOTH, loading=Loading("log", lags=2, exogenous=("a", "b"), test=0.3)),
-            replace(FACTS, architectures=None),
+            replace(FACTS, architectures=None, looked=(6, 9)),
         ),
         (replace(SETTINGS, space=CONVOLUTIONS, trials=None), replace(FACTS, shape=Shape(5, 1), classes=())),
     ],
@@ -87,6 +87,14 @@ def test_settings_and_facts_come_back(tmp_path, settings, facts):
     assert read_settings(tmp_path) == settings
     assert read_facts(tmp_path) == facts
     assert {path.name for path in tmp_path.iterdir()} == {RUN, CONFIG}
+
+
+def test_a_run_of_when_looks_were_not_counted_comes_back(tmp_path):
+    write_run(tmp_path, SETTINGS, FACTS)
+    content = json.loads((tmp_path / RUN).read_text())
+    del content["facts"]["looked"]
+    (tmp_path / RUN).write_text(json.dumps(content))
+    assert read_facts(tmp_path) == FACTS
 
 
 def test_settings_of_a_run_begun_when_spaces_had_no_fewest_blocks_come_back():

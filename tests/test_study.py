@@ -20,7 +20,7 @@ from sqlalchemy import Engine, event
 
 from machgraph.io import load as load_machine
 from machgraph.io import load_metadata
-from search import study, work
+from search import driver, study, work
 from search.comparison import rivals
 from search.comparison.finalists import chosen
 from search.comparison.leaderboard import NAMES, ranking
@@ -28,11 +28,13 @@ from search.data import Part, load
 from search.isomorphism.canonical import canonical, key
 from search.population import evaluate, refit, train
 from search.recipe import Recipe
+from search.report import write
 from search.run import (
     BEST,
     LEDGER,
     STUDY,
     Settings,
+    read_facts,
     read_leaderboard,
     read_records,
     read_settings,
@@ -40,6 +42,7 @@ from search.run import (
 from search.space import Space
 from search.storage.connection import only_writer
 from search.storage.store import Store
+from search.terminal.progress import footnotes
 
 SPACE = Space(max_blocks=2, widths=(2, 4), activations=("tanh", "relu"), learning_rates=(1e-2, 3e-2), batch_sizes=(16,))
 RECIPE = Recipe(epochs=3, patience=2, rungs=(1,))
@@ -383,6 +386,46 @@ def test_finished_search_can_be_extended(whole, source, dataset, tmp_path):
     result = study.resume(tmp_path, trials=15)
     assert read_settings(tmp_path).trials == len(result.records) == 27
     same(tmp_path, whole["evolution"])  # 12 is a whole number of generations
+
+
+def footnote(result):
+    return " ".join(footnotes(result.rows, result.facts.looks).plain.split())
+
+
+def test_it_is_told_how_often_the_held_out_part_was_looked_at(source, dataset, tmp_path):
+    ended = [study.run(settings(source, trials=6), dataset, tmp_path)]
+    for more in ({}, {"trials": 6}, {}, {"trials": 3}):
+        ended.append(study.resume(tmp_path, **more))
+        assert read_facts(tmp_path) == ended[-1].facts
+    assert [result.facts.looked for result in ended] == [(6,), (6,), (6, 12), (6, 12), (6, 12, 15)]
+    assert "looked at for the winner and its rivals alone" in footnote(ended[1])
+    assert "times" not in footnote(ended[1])
+    assert footnote(ended[-1]).count("looked at 3 times: the search went on after its end.") == 1
+    assert write(tmp_path).read_text().count("It was looked at 3 times: the search went on after its end.") == 1
+
+
+@pytest.mark.parametrize("stage", ["training", "rivals"])
+def test_only_ends_are_counted_and_each_before_it_is_seen(source, dataset, tmp_path, monkeypatch, stage):
+    with pytest.raises(Cut):
+        study.run(settings(source, trials=6), dataset, tmp_path, cut_at(stage, 0 if stage == "training" else 6))
+    assert read_facts(tmp_path).looked == ()
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "write_leaderboard", killing(driver.write_leaderboard))
+        with pytest.raises(Cut):
+            study.resume(tmp_path)
+    assert read_facts(tmp_path).looked == (6,)
+    assert study.resume(tmp_path).facts.looks == ""
+
+
+def killing(function):
+    """The function, but the process is killed where it would tell of the held-out part."""
+
+    def killed(folder, rows, facts):
+        if any(row.test_score is not None for row in rows):
+            raise Cut
+        function(folder, rows, facts)
+
+    return killed
 
 
 def test_time_is_a_limit_that_counts_earlier_sittings(source, dataset, tmp_path):

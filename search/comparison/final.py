@@ -1,7 +1,7 @@
 """The end of a search: the best are trained again with other initial weights, the winner on all that is not held out.
 
-The lowest of many validation losses is in part luck. So the finalists are compared on other folds of the rows, with
-other initial weights.
+The lowest of many validation losses is in part luck. So the finalists are compared with other initial weights, and on
+other folds of the rows, as far as there is time; a series has one order, and no other folds.
 """
 
 import math
@@ -102,15 +102,17 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     Notes
     -----
     All are trained by the recipe of the search without its halving, which is a choice among candidates; early stopping
-    stays. The winner has the lowest loss over folds that no candidate was chosen by. For the held-out part each is
+    stays. The winner has the lowest loss with initial weights, and over folds, that no candidate was chosen by; where
+    time allows one fold alone, and of series, these are those of the search. For the held-out part each is
     trained on training and validation rows together, with each of the initial weights, on a schedule as long as was
     best before. The ensemble is of the finalists, which differ more than one architecture's trainings do. Data without
     a held-out part have no rivals, for these are compared there.
     """
     best = front(best, settings)
     number, seeds, parts = affordable(best, settings)
+    parts = parts if len(dataset.validation) else max(2, parts)
     folds = dataset.folds(parts, settings.seed + 1) if parts > 1 else (dataset,)
-    comparison = _Comparison(settings, dataset, facts, folds, range(settings.seed, settings.seed + seeds))
+    comparison = _Comparison(settings, dataset, facts, folds, range(settings.seed + 1, settings.seed + 1 + seeds))
     winner, *others = comparison.ranked(chosen(best, number))
     rivals = comparison.rivals(winner.point) if len(dataset.test) else []
     winner, *rivals = comparison.refitted([winner, *rivals], comparison.seeds)
@@ -118,7 +120,9 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
 
     rows = [comparison.row(entrant) for entrant in finalists]
     if len(dataset.test):
-        ensemble = together([entrant.said[0] for entrant in finalists], rows, comparison.told(winner))
+        ensemble = together(
+            [entrant.said[0] for entrant in finalists], rows, [comparison.told(entrant) for entrant in finalists]
+        )
         rows[0] = comparison.looked_at(winner)  # of the others their part in the ensemble alone
         rows += [ensemble] if others else []
         rows += [comparison.looked_at(rival) for rival in rivals]
@@ -266,14 +270,20 @@ def held_out(row: Row, said: Sequence[Outputs], dataset: Dataset) -> Row:
 
 
 @np.errstate(invalid="ignore")  # of a machine that diverged
-def together(outputs: Sequence[Outputs], rows: Sequence[Row], dataset: Dataset) -> Row:
-    """The row of machines that answer together: by the mean of their probabilities, or of their values."""
-    said = np.stack(outputs)
+def together(outputs: Sequence[Outputs], rows: Sequence[Row], told: Sequence[Dataset]) -> Row:
+    """The row of machines that answer together: by the mean of their probabilities, or of their values.
+
+    ``told`` is the data set as each of them answers it; values are decoded before their mean is taken.
+    """
+    dataset = told[0]
     if dataset.task == "classification":
+        said = np.stack(outputs)
         logarithms = said - np.logaddexp.reduce(said, axis=2, keepdims=True)
         mean = np.logaddexp.reduce(logarithms, axis=0) - math.log(len(outputs))
     else:
-        mean = said.mean(axis=0)
+        values = [one.encoder.decode(said).values for one, said in zip(told, outputs, strict=True)]
+        encoder = dataset.encoder.noisy(0.0)  # they have been corrected for what they leave
+        dataset, mean = replace(dataset, encoder=encoder), encoder.scaled(np.mean(values, axis=0))[:, None]
     loss, score = scores(dataset, dataset.test, mean)
     parameters, flops, seconds = (
         sum(getattr(row, name) for row in rows) for name in ("parameters", "flops", "seconds")

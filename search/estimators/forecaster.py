@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 class ArchitectureSearchForecaster(Searching):
     """A forecaster of a series that searches for its own architecture, and goes on from where the series ends.
 
-    Dense machines, which read the last steps as features, and recurrences, which read them one after the other, are
-    searched side by side. A step is answered from the ``lags`` steps before it; for further steps the answers take the
-    place of what is not known yet.
+    Dense machines are searched, which read the last steps as features. Recurrences, which read them one after the
+    other, are searched where ``space`` asks for them: of twelve lags of one channel it is then
+    ``search.defaults.space_of_kind("recurrence", search.shape.Shape(12, 1, (1, 12)), len(y))``. A step is answered from
+    the ``lags`` steps before it; for further steps the answers take the place of what is not known yet.
 
     Parameters
     ----------

@@ -230,7 +230,7 @@ class ArchitectureSearchClassifier(ClassifierMixin, _ArchitectureSearch):  # typ
     finalists, seeds : how many of the best are trained again, and with how many initial weights each.
     ensemble : whether all finalists answer together, or the winner alone.
     image : channels, then the extent of each axis, where the columns are pixels in this order: as ``(1, 8, 8)``.
-        Convolutions are searched too then.
+        Of two axes or more, convolutions are searched too then.
     random_state : of all that is drawn.
     out : the run's folder, or this name and ``-2`` and so on if something is there; ``None``: a temporary one.
     resume : go on with the run in ``out``, if there is one, that was stopped, or begun with a lower ``n_trials``; the

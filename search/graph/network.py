@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from machgraph.architecture import Architecture, Machine
 from search.graph.candidate import Candidate
 from search.graph.point import GraphPoint, Placed, canonical_graph
-from search.graph.space import UNKNOWN, GraphSpace
+from search.graph.space import GraphSpace
 from search.shape import Shape
 
 REPEATS = 20  # forward passes, of which the fastest is the latency
@@ -201,6 +201,16 @@ def measures(space: GraphSpace, point: GraphPoint, shape: Shape, names: Iterable
     return {name: found[name] for name in names if name in found}
 
 
+def unmeasured(space: GraphSpace, shape: Shape, names: Iterable[str]) -> list[str]:
+    """Those of the measures that can't be known of any network, or not of each: without shapes nothing can be run."""
+    if space.has_sample(shape):
+        return []
+    with torch.random.fork_rng(devices=[]):
+        weights = [weight for candidate in space.candidates for weight in candidate.make().parameters()]
+    unknown = {"flops", "memory", "latency", *(["parameters"] if any(map(is_lazy, weights)) else [])}
+    return [name for name in names if name in unknown]
+
+
 @lru_cache(maxsize=1 << 12)
 def _measured(space: GraphSpace, point: GraphPoint, shape: Shape) -> tuple[tuple[str, float], ...]:
     found: dict[str, float] = {"depth": point.depth}
@@ -223,12 +233,10 @@ def _measured(space: GraphSpace, point: GraphPoint, shape: Shape) -> tuple[tuple
 
 def _sample(space: GraphSpace, shape: Shape) -> dict[str, Tensor] | None:
     """One sample of zeros, if the shapes of all inputs are known."""
-    known = dict(space.known)
-    if len(space.inputs) == 1 and shape != UNKNOWN:
-        known.setdefault(space.inputs[0], shape.image or (shape.inputs,))
-    if not set(space.inputs) <= known.keys():
+    if not space.has_sample(shape):
         return None
-    return {name: torch.zeros(1, *known[name]) for name in space.inputs}
+    known, laid_out = dict(space.known), shape.image or (shape.inputs,)
+    return {name: torch.zeros(1, *known.get(name, laid_out)) for name in space.inputs}
 
 
 def _latency(space: GraphSpace, point: GraphPoint, shape: Shape) -> float:

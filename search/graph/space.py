@@ -16,7 +16,7 @@ from search.graph.point import GraphPoint, Placed, canonical_graph
 from search.graph.sample import draw_network
 from search.graph.wiring import acyclic, bits, downstream, options, pick
 from search.point import AnyPoint, hyperparameters
-from search.shape import Shape
+from search.shape import UNKNOWN, Shape
 from search.space import Choice, Code, Space
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 TRAINING = ("learning_rates", "weight_decays", "batch_sizes", "transforms")
-UNKNOWN = Shape(1, 1)
 DRAWS = 1000  # of codes, until one leads from the inputs to the outputs
 ENUMERATED = 20_000  # wirings up to which different networks are counted
 
@@ -139,6 +138,11 @@ class GraphSpace:
             return UNKNOWN
         given, answer = (sum(known[name] for name in names) for names in (self.inputs, self.outputs))
         return Shape(given, answer)
+
+    def has_sample(self, shape: Shape) -> bool:
+        """Whether a sample can be made to measure on: the shapes of all inputs are known, or data of a shape tell."""
+        known = {name for name, _ in self.known}
+        return set(self.inputs) <= known or (len(self.inputs) == 1 and shape != UNKNOWN)
 
     @cached_property
     def fits(self) -> tuple[tuple[Fit, ...], ...]:

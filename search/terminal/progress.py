@@ -140,7 +140,7 @@ def ending(result: Result, width: int = WIDTH) -> RenderableType:
         labelled([("trials", counts), ("winner", Text(words, style="bold"))]),
         Text(),
         leaderboard(result.rows, result.facts, width),
-        *([] if result.facts.objective else [Text(), footnotes(result.rows)]),
+        *([] if result.facts.objective else [Text(), footnotes(result.rows, result.facts.looks)]),
         Text(),
         labelled(
             [("report", str(folder / "report.html")), ("machine", str(folder / BEST)), ("ledger", str(folder / LEDGER))]
@@ -208,14 +208,15 @@ def leaderboard(rows: Sequence[Row], facts: Facts, width: int = WIDTH) -> Render
     return table
 
 
-def footnotes(rows: Sequence[Row]) -> Text:
-    """What the rivals are."""
+def footnotes(rows: Sequence[Row], looks: str = "") -> Text:
+    """What the rivals are, and how often the held-out part was looked at, if more than once."""
     several = "mean ± standard deviation over initial weights"
     together = any(row.name == "ensemble" for row in rows)
     lines = [
         "test: held-out data, looked at for the winner and its rivals alone; trained on all the rest, "
         f"{several if any(row.test_sd is not None for row in rows) else 'once each'}."
         f"{' ensemble: the winner and those below it together.' if together else ''}"
+        f"{f' The held-out data were {looks}.' if looks else ''}"
     ]
     if any(row.trial is None for row in rows):
         plain = (

@@ -6,12 +6,11 @@ from time import perf_counter
 
 import numpy as np
 
-from search.comparison.final import trainers
+from search.comparison.final import folds_of, trainers
 from search.data import Dataset, Part
 from search.isomorphism.canonical import canonical
 from search.numbers import counted
 from search.one_of import AnySpace, OneOf
-from search.recipe import rungs_of
 from search.run import Settings
 
 GENERATIONS = 4  # that about fit into the time: a search is a choice from what came before
@@ -27,9 +26,15 @@ def paced(settings: Settings, dataset: Dataset) -> Settings:
     The time of one epoch is measured on a few batches, so what comes out depends on the machine; the run's folder keeps
     it, and a search that is resumed goes on with it. Without a limit of time the settings stay as they are; with GPUs
     too, for these are elsewhere.
+
+    Raises
+    ------
+    ValueError : a single fold of data without a validation part.
     """
     if settings.seconds is None or settings.gpus:
         return settings
+    if not len(dataset.validation):
+        dataset = folds_of(dataset, settings)[0]
     share = settings.seconds / GENERATIONS / generation_seconds(settings, dataset)
     recipe = settings.recipe
     if share >= 1:
@@ -38,7 +43,7 @@ def paced(settings: Settings, dataset: Dataset) -> Settings:
     left = min(1.0, share * recipe.epochs / epochs)
     steps = recipe.steps(len(dataset.train), min(_batch_sizes(settings.space)))
     batches = max(1, int(left * steps)) if left < 1 else recipe.batches
-    return replace(settings, recipe=replace(recipe, epochs=epochs, batches=batches, rungs=rungs_of(epochs)))
+    return replace(settings, recipe=replace(recipe.shorter(epochs), batches=batches))
 
 
 def generation_seconds(settings: Settings, dataset: Dataset) -> float:
