@@ -21,7 +21,9 @@ class Activation:
     ----------
     name : what a user types, and what is saved.
     function : ``y -> σ(y)``.
-    derivative : ``(y, σ(y)) -> σ'(y)``, of the same shape; differentiable itself, so that second derivatives work.
+    derivative : ``(y, σ(y)) -> σ'(y)``, of the same shape; differentiable itself, so that second derivatives work. A
+        machine's own loop takes it. ``machine.architecture``, ``torch.compile`` and ``torch.export`` differentiate
+        ``function``, so one whose derivative is not its own, for them too, is a ``torch.autograd.Function``.
     """
 
     name: str
@@ -29,9 +31,10 @@ class Activation:
     derivative: Callable[[Tensor, Tensor], Tensor]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copied and pickled by its name, or as the callable that it was made from."""
-        named = ACTIVATIONS.get(self.name) is self
-        return as_activation, (self.name if named else self.function,)
+        """Copied and pickled by its name, or with both of its functions."""
+        if ACTIVATIONS.get(self.name) is self:
+            return as_activation, (self.name,)
+        return Activation, (self.name, self.function, self.derivative)
 
 
 def _gelu_derivative(y: Tensor, _: Tensor) -> Tensor:
@@ -59,17 +62,18 @@ ACTIVATIONS = {
 }
 
 
-def _differentiated(function: Pointwise) -> Callable[[Tensor, Tensor], Tensor]:
+@dataclass(frozen=True, eq=False)
+class _Differentiated:
     """σ' of any pointwise function: its Jacobian is diagonal, so its product with ones is the derivative.
 
     A vjp and not a jvp, because torch does not nest forward mode, and a tangent machine may be asking.
     """
 
-    def derivative(y: Tensor, _: Tensor) -> Tensor:
-        (slope,) = torch.func.vjp(function, y)[1](torch.ones_like(y))
-        return slope  # type: ignore[no-any-return]
+    function: Pointwise
 
-    return derivative
+    def __call__(self, y: Tensor, _: Tensor) -> Tensor:
+        (slope,) = torch.func.vjp(self.function, y)[1](torch.ones_like(y))
+        return slope  # type: ignore[no-any-return]
 
 
 def as_activation(value: str | Pointwise | Activation) -> Activation:
@@ -105,13 +109,14 @@ def as_activation(value: str | Pointwise | Activation) -> Activation:
             f"got an activation of type {type(value).__name__}: give a name ({', '.join(ACTIVATIONS)}) or a callable"
         )
     name = getattr(value, "__name__", type(value).__name__)
-    fault = _fault(value)
+    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):  # whatever is set around this
+        fault = _fault(value)
     if fault:
         raise ValueError(
             f"got activation {name}, which {fault}: use a pointwise function without parameters and without chance, "
             "or write the network as a sum of mg.Machine"
         )
-    return Activation(name, value, _differentiated(value))
+    return Activation(name, value, _Differentiated(value))
 
 
 def _fault(function: Pointwise) -> str | None:
@@ -130,7 +135,7 @@ def _fault(function: Pointwise) -> str | None:
         return "changes its argument in place"
     if a.requires_grad:
         return "holds a parameter of its own"
-    if not torch.equal(a, again):
+    if not torch.allclose(a, again, rtol=0, atol=0, equal_nan=True):
         return "gives another value each time"
     if not torch.allclose(a[:4, :3], part, equal_nan=True):
         return "is not pointwise"

@@ -186,12 +186,21 @@ class Architecture(nn.Module):
     def dual(self, h: Point) -> "Architecture":
         """The dual machine at a solution: the same sum with each machine's adjoint at ``h`` (Theorem 3).
 
-        Its graph is the reversed one, its resolvent takes cotangents of ``h`` to cotangents of ``g``, and the backward
-        of ``resolvent`` computes just that. Machines that read nothing have the adjoint 0 and are left out.
+        Its graph is the reversed one, and its resolvent takes cotangents of ``h`` to cotangents of ``g``. Machines that
+        read nothing have the adjoint 0 and are left out.
+
+        Each function is evaluated once more, on what it reads of ``h``, by ``torch.func.vjp``. So the resolvent of the
+        dual is the backward of ``resolvent``, which evaluates nothing again, for functions that give the same value
+        each time: dropout is drawn anew here.
 
         Parameters
         ----------
         h : the solution, or any other point at which to linearize.
+
+        Raises
+        ------
+        ValueError : a machine reads what is no real or complex number, or ``torch.func.vjp`` fails on it, as on batch
+            norm in training.
 
         Examples
         --------
@@ -310,5 +319,18 @@ def _adjoint(machine: Machine, h: Point) -> Machine:
         ys = machine.function(*xs)
         return (ys,) if isinstance(ys, Tensor) else tuple(ys)
 
-    pull = torch.func.vjp(function, *(h[component] for component in machine.reads))[1]
+    for component in machine.reads:
+        if not (h[component].is_floating_point() or h[component].is_complex()):
+            raise ValueError(
+                f"{machine.name} reads {component} of {h[component].dtype}, along which nothing has a derivative: "
+                "take the dual of a sum without this machine, or the gradient by backward()"
+            )
+    try:
+        pull = torch.func.vjp(function, *(h[component] for component in machine.reads))[1]
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0].split(". ")[0]
+        raise ValueError(
+            f"{machine.name} has no adjoint, since torch.func.vjp fails on it ({reason}): let it change nothing that "
+            "it holds, as modules in eval() do, or take the gradient by backward()"
+        ) from error
     return Machine(lambda *v: pull(v), machine.writes, machine.reads, f"{machine.name}*")

@@ -7,6 +7,7 @@ and types, nonlinearities of one's own) goes by ``resolvent.py``, the reference 
 
 import os
 import sys
+import warnings
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,23 @@ AVAILABLE = os.environ.get("MACHGRAPH_COMPILED", "1") != "0" and find_spec("numb
 
 
 def available() -> bool:
-    """Whether the loop can be compiled: numba is installed, and ``MACHGRAPH_COMPILED=0`` does not forbid it."""
-    return AVAILABLE
+    """Whether the loop can be compiled: numba is there, and ``MACHGRAPH_COMPILED=0`` does not forbid it."""
+    return AVAILABLE and _numba_works()
+
+
+@cache
+def _numba_works() -> bool:
+    """Whether numba, which is slow to import, can be imported at all; tried at first use, and told once."""
+    try:
+        import numba  # noqa: F401
+    except Exception as error:  # of a numpy too new for it, say, or of a library that is missing
+        warnings.warn(
+            f"numba is installed, but its import fails ({type(error).__name__}: {error}), so machines run in torch: "
+            "install another version of it, or set MACHGRAPH_COMPILED=0",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def codes(activations: tuple[Activation, ...]) -> Codes | None:
@@ -170,8 +186,8 @@ def backward(
     """The gradients of weight and bias, if needed, and ``u`` and ``v``, each ``(sample, channels, *size)``."""
     v0, u0 = v0 if v0 is None else v0.resolve_neg(), u0 if u0 is None else u0.resolve_neg()
     u, v = _another(plan, y), _another(plan, y)
-    Q = torch.empty((plan.taps, plan.channels, plan.channels), dtype=y.dtype) if needed[0] else None
-    b = torch.empty(plan.channels, dtype=y.dtype) if needed[1] else None
+    Q = torch.empty((plan.taps, plan.channels, plan.channels), dtype=y.dtype, device="cpu") if needed[0] else None
+    b = torch.empty(plan.channels, dtype=y.dtype, device="cpu") if needed[1] else None
     memory = _memory(plan, y), _memory(plan, z), _memory(plan, u), _memory(plan, v)
     gradients = 0 if Q is None else Q.data_ptr(), 0 if b is None else b.data_ptr()
     _entry().backward(*_call(plan, codes, y), _matrices(weight), _tensor(v0), _tensor(u0), memory, gradients)

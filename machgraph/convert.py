@@ -29,8 +29,9 @@ POINTWISE = (nn.CELU, nn.SELU, nn.Mish, nn.ReLU6, nn.Hardtanh, nn.Hardswish, nn.
 def from_sequential(sequential: nn.Sequential) -> DenseMachine | ConvMachine:
     """The machine with a sequential mask that is equal to a stack of layers.
 
-    ``machine.output(machine(x))`` equals ``sequential(x)``, and so do the gradients. The weights are copied. To go on
-    from here with shortcuts, make a machine of the same widths with another mask and copy them there.
+    ``machine.output(machine(x))`` equals ``sequential(x)``, and so do the gradients. The weights are copied; of a layer
+    that occurs twice there are two copies, which learn apart. To go on from here with shortcuts, make a machine of the
+    same widths with another mask and copy them there.
 
     Parameters
     ----------
@@ -40,7 +41,8 @@ def from_sequential(sequential: nn.Sequential) -> DenseMachine | ConvMachine:
     Raises
     ------
     TypeError : not an ``nn.Sequential``.
-    ValueError : a layer that a machine can't be equal to; the sentence names it and says why.
+    ValueError : a layer that a machine can't be equal to, such as one of a subclass with a ``forward`` of its own; the
+        sentence names it and says why.
 
     Examples
     --------
@@ -59,7 +61,7 @@ def from_sequential(sequential: nn.Sequential) -> DenseMachine | ConvMachine:
             _check(name, layer, layers)
             layers.append((name, layer))
             activation.append("identity")
-        elif not isinstance(layer, nn.Identity):
+        elif not (isinstance(layer, nn.Identity) and _computes_as(layer, nn.Identity)):
             if len(layers) in said:
                 raise ValueError(
                     f"{name} ({type(layer).__name__}) follows {said[len(layers)]} with no layer between them: "
@@ -85,7 +87,7 @@ def from_rnn(rnn: nn.RNN) -> RecurrentMachine:
     Raises
     ------
     TypeError : another module, LSTM and GRU among them.
-    ValueError : two directions, or dropout between layers.
+    ValueError : two directions, dropout between layers, or a subclass with a ``forward`` of its own.
 
     Examples
     --------
@@ -95,6 +97,8 @@ def from_rnn(rnn: nn.RNN) -> RecurrentMachine:
     if not isinstance(rnn, nn.RNN):
         why = ", whose gates multiply: write it as a sum of mg.Machine" if isinstance(rnn, nn.LSTM | nn.GRU) else ""
         raise TypeError(f"got {type(rnn).__name__}{why or ': give an nn.RNN'}")
+    if not _computes_as(rnn, nn.RNN):
+        raise ValueError(_own_forward(f"got {type(rnn).__name__}, which", "an nn.RNN"))
     if rnn.bidirectional:
         raise ValueError(
             "got an nn.RNN of two directions, and a machine goes forward in time: give bidirectional=False"
@@ -126,17 +130,36 @@ def from_rnn(rnn: nn.RNN) -> RecurrentMachine:
 
 
 def _flat(sequential: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The layers with their paths, those of a sequence within a sequence too."""
-    for name, layer in sequential.named_children():
+    """The layers with their paths, those of a sequence within a sequence too, and each as often as it occurs."""
+    if not _computes_as(sequential, nn.Sequential):
+        got = type(sequential).__name__
+        raise ValueError(_own_forward(f"{prefix[:-1]} ({got})" if prefix else f"got {got}, which", "an nn.Sequential"))
+    for name, layer in sequential._modules.items():
         if isinstance(layer, nn.Sequential):
             yield from _flat(layer, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", layer
 
 
+def _computes_as(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module of a class, or of a subclass of it, does what the class does."""
+    methods = ("forward", "_conv_forward")
+    return all(getattr(getattr(layer, m, None), "__func__", None) is getattr(kind, m, None) for m in methods)
+
+
+def _own_forward(who: str, wanted: str) -> str:
+    return (
+        f"{who} has a forward of its own, and a machine can only be equal to torch's: give {wanted}, "
+        "or write the network as a sum of mg.Machine"
+    )
+
+
 def _check(name: str, layer: Any, before: list[tuple[str, Any]]) -> None:
     """That the layer fits a machine, and those before it."""
     kind = f"{name} ({type(layer).__name__})"
+    base = next(base for base in (nn.Linear, *CONVOLUTIONS) if isinstance(layer, base))
+    if not _computes_as(layer, base):
+        raise ValueError(_own_forward(kind, f"an nn.{base.__name__}"))
     if isinstance(layer.weight, nn.UninitializedParameter):
         raise ValueError(f"{kind} has no weights yet: call the network once")
     if isinstance(layer, CONVOLUTIONS):

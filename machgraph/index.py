@@ -103,6 +103,10 @@ def steps(plan: Plan) -> NDArray[np.int64]:
     -------
     An array ``[channel, *size]`` of 0 ... n, without the padding.
 
+    Raises
+    ------
+    ValueError : a plan of several grids.
+
     Examples
     --------
     >>> from machgraph.boxes import dense_plan
@@ -110,6 +114,11 @@ def steps(plan: Plan) -> NDArray[np.int64]:
     >>> steps(dense_plan(Partition((3, 1, 2)), shortcut_mask(None, 3)))
     array([0, 0, 0, 1, 2, 2])
     """
+    if plan.coarser:
+        raise ValueError(
+            f"got a plan of {len(plan.grids)} grids, as of a machine with scales: an index space has one grid of "
+            "positions, so give a machine whose blocks all have scale 0"
+        )
     number = np.zeros((plan.channels, plan.positions), dtype=np.int64)
     step, last = -1, None  # the positions of the activation just before, None after a product
     for instruction in plan.instructions:

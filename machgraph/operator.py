@@ -29,7 +29,7 @@ def is_wanted(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> bo
     Machines whose nonlinearities have no names are looked into.
     """
     exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-    if exporting() or not compiled.AVAILABLE or not isinstance(y0, Tensor) or _is_transformed():
+    if exporting() or not isinstance(y0, Tensor) or _is_hindered():
         return False
     weight, bias = machine.weight, machine.bias
     shape, channels = y0.shape, weight.shape[0]
@@ -47,9 +47,9 @@ def is_wanted(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> bo
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _is_transformed() -> bool:
-    """Whether operators would be in the way: of transforms of ``torch.func``, or of autocast, which chooses types."""
-    return torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled("cpu")
+def _is_hindered() -> bool:
+    """Without the compiled loop; or where operators would be in the way: of ``torch.func``, of autocast's types."""
+    return not compiled.available() or torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled("cpu")
 
 
 def _is_alike(x: Tensor, y0: Tensor) -> bool:

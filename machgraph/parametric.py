@@ -1,6 +1,6 @@
 """Dense, convolutional and recurrent machines: a kernel, a mask and a plan each, and nothing else (section 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,9 +101,9 @@ class ConvMachine(ParametricMachine):
 
     Raises
     ------
-    ValueError : as for ``DenseMachine``; a kernel of 0 or more than 3 axes; another padding or pooling; scales of
-        another number than of blocks, or of a block that hears a coarser one, or with causal padding, for a window
-        looks ahead.
+    ValueError : as for ``DenseMachine``; a kernel of 0 or more than 3 axes; numbers that are not whole; another padding
+        or pooling; scales of another number than of blocks, or of a block that hears a coarser one, or with causal
+        padding, for a window looks ahead.
 
     Examples
     --------
@@ -141,14 +141,15 @@ class ConvMachine(ParametricMachine):
             raise ValueError(f'got pooling={pooling!r}: give "max" or "mean"')
         self.pooling = pooling
         if scales is not None:
-            self.scales = self._scales(tuple(scales))
+            self.scales = self._scales(scales)
 
-    def _scales(self, scales: tuple[int, ...]) -> tuple[int, ...]:
+    def _scales(self, given: Any) -> tuple[int, ...]:
         """As they are, if they can be."""
-        blocks = len(self.partition)
+        blocks, scales = len(self.partition), _whole(given) or ()
         if len(scales) != blocks or scales[0] != 0 or min(scales) < 0:
             raise ValueError(
-                f"got scales={scales} for {blocks} blocks: give 0 for the input, and 0 or more for each other"
+                f"got scales={given!r} for {blocks} blocks: give 0 for the input, and 0 or more for each other, "
+                "all whole"
             )
         for i, j in np.argwhere(self.shortcuts):
             if scales[j] > scales[i]:
@@ -215,7 +216,8 @@ class RecurrentMachine(ParametricMachine):
 
     Raises
     ------
-    ValueError : as for ``DenseMachine``; negative lags, a time block below 1, an entry that is not legal.
+    ValueError : as for ``DenseMachine``; negative lags, a time block below 1, numbers that are not whole, an entry that
+        is not legal.
 
     Examples
     --------
@@ -239,9 +241,12 @@ class RecurrentMachine(ParametricMachine):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if lags < 0 or timeblock < 1:
-            raise ValueError(f"got lags={lags} and timeblock={timeblock}: lags are 0 or more, a time block 1 or more")
-        self.lags, self.timeblock = int(lags), int(timeblock)
+        numbers = _whole((lags, timeblock))
+        if numbers is None or numbers[0] < 0 or numbers[1] < 1:
+            raise ValueError(
+                f"got lags={lags!r} and timeblock={timeblock!r}: lags are 0 or more, a time block 1 or more, both whole"
+            )
+        self.lags, self.timeblock = numbers
 
         def mask(blocks: int) -> Mask:
             return lag_mask(shortcuts, blocks, self.lags, self.timeblock)
@@ -293,14 +298,20 @@ class RecurrentMachine(ParametricMachine):
         return y.reshape(*z.shape[:-2], *y.shape[1:])
 
 
-def _nested(rows: Any) -> Any:
-    return tuple(_nested(row) for row in rows) if isinstance(rows, list) else rows
+def _whole(values: Any) -> tuple[int, ...] | None:
+    """Whole numbers, numpy's too, as Python's; ``None`` if they are anything else."""
+    numbers = tuple(values) if isinstance(values, Iterable) else (values,)
+    if any(isinstance(n, bool) or not isinstance(n, int | np.integer) for n in numbers):
+        return None
+    return tuple(int(n) for n in numbers)
 
 
-def _extents(name: str, value: int | Sequence[int], axes: int | None = None) -> tuple[int, ...]:
+def _extents(name: str, value: Any, axes: int | None = None) -> tuple[int, ...]:
     """One positive number for each axis."""
-    extents = (value,) * (axes or 1) if isinstance(value, int) else tuple(int(extent) for extent in value)
+    extents = _whole(value) or ()
+    if not isinstance(value, Iterable):
+        extents *= axes or 1
     if not 1 <= len(extents) <= 3 or axes not in (None, len(extents)) or min(extents) < 1:
         count = "one, two or three numbers" if axes is None else f"one number, or {axes}"
-        raise ValueError(f"got {name}={value!r}: give {count} of at least 1")
+        raise ValueError(f"got {name}={value!r}: give {count} of at least 1, and whole")
     return extents

@@ -1,9 +1,10 @@
 """What dense, convolutional and recurrent machines share: the machine equation over blocks, and its solution."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from machgraph.activation import ACTIVATIONS, Activation, Pointwise, per_block
 from machgraph.architecture import Architecture, Machine
 from machgraph.boxes import halved
 from machgraph.lower import lowered, plain_is_wanted
-from machgraph.mipmap import beside, cut, finest, pooled, spread
+from machgraph.mipmap import beside, cut, finest, pooled
 from machgraph.partition import Mask, Partition
 from machgraph.plan import Plan, Span
 from machgraph.resolvent import biased, linear_resolvent, resolvent
@@ -81,6 +82,15 @@ class ParametricMachine(nn.Module, ABC):
         self._shortcuts.setflags(write=False)  # a change in place would go unseen
         self._heard = _nested(mask.tolist())  # the same in tuples: compilers can't look into an array
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._shortcuts.setflags(write=False)  # which numpy's copies forget
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self)] = twin = type(self).__new__(type(self))  # as parametrized machines are copied
+        twin.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return twin
+
     def plan(self, size: tuple[int, ...] = ()) -> Plan:
         """The instructions that solve this machine on positions of this size."""
         return self.plan_of(self.partition, self.shortcuts, size)
@@ -138,7 +148,8 @@ class ParametricMachine(nn.Module, ABC):
         ----------
         y0, z0 : ``(*batch, channel, *size)``; they may hold only the first channels, and the rest is zero.
         slopes : an array ``s`` in place of σ, ``(*batch, channels, *size)``: the linear machine ``z = s ⊙ y + z0``,
-            which is the tangent machine where ``s = σ'(y)`` (Theorem 3). Differentiable in ``s`` too.
+            which is the tangent machine where ``s = σ'(y)`` (Theorem 3). Differentiable in ``s`` too. Not for blocks
+            of several scales.
 
         Returns
         -------
@@ -146,7 +157,8 @@ class ParametricMachine(nn.Module, ABC):
 
         Raises
         ------
-        ValueError : too many channels or too few axes, sizes that differ, another dtype or device than the weights'.
+        ValueError : too many channels or too few axes, sizes that differ, another dtype or device than the weights';
+            slopes for blocks of several scales.
         """
         if slopes is None and not self.is_scaled and compiled.serves(self, y0, z0):
             return compiled.resolvent(self, y0, z0)
@@ -155,6 +167,11 @@ class ParametricMachine(nn.Module, ABC):
 
             if operator.is_wanted(self, y0, z0):
                 return operator.resolvent(self, y0, z0)
+        if slopes is not None and self.is_scaled:
+            raise ValueError(
+                "got slopes for a machine of several scales, whose pooling chooses by a solution and not by slopes: "
+                "take the tangent by torch.func.jvp"
+            )
         y0 = self._checked(y0, "y0")
         batch, size = self._batch_and_size(y0)
         if z0 is not None:
@@ -168,7 +185,7 @@ class ParametricMachine(nn.Module, ABC):
             return lowered(self, self._filled(y0), None if z0 is None else self._filled(z0))
         if slopes is not None:
             slopes = self._checked(slopes, "slopes")
-            wanted = (*batch, self.partition.size, *(spread(size, max(self.scales) + 1) if self.is_scaled else size))
+            wanted = (*batch, self.partition.size, *size)
             if slopes.shape != wanted:
                 raise ValueError(f"got slopes of shape {tuple(slopes.shape)}: give one for each entry of y, {wanted}")
         return self.reference(self.weight, self.bias, y0, z0, slopes)
@@ -194,7 +211,7 @@ class ParametricMachine(nn.Module, ABC):
         if slopes is None:
             y, z = resolvent(plan, activation, matrices, bias, self._to_positions(y0, plan), z0)
         else:
-            y0, s = self._to_positions(self._filled(y0), plan), self._to_positions(slopes, plan, size)
+            y0, s = self._to_positions(self._filled(y0), plan), self._to_positions(slopes, plan)
             y, z = linear_resolvent(plan, matrices, s, y0 if bias is None else y0 + biased(plan, bias, y0.shape), z0)
         return self._from_positions(y, plan, batch, size), self._from_positions(z, plan, batch, size)
 
@@ -271,7 +288,8 @@ class ParametricMachine(nn.Module, ABC):
         """The input function ``g`` of the machine equation, by component: ``y0`` with the bias, and ``z0``."""
         y0 = self._filled(self._checked(y0, "y0"))
         z0 = torch.zeros_like(y0) if z0 is None else self._filled(self._checked(z0, "z0"))
-        halves = {"y": self._blocks(y0, self.bias), "z": self._blocks(z0)}
+        bias = None if self.bias is None else self.bias.to(y0.dtype)  # another dtype under autocast
+        halves = {"y": self._blocks(y0, bias), "z": self._blocks(z0)}
         return {f"{half}_{i}": block for half, blocks in halves.items() for i, block in enumerate(blocks)}
 
     def parameter_count(self) -> int:
@@ -341,26 +359,18 @@ class ParametricMachine(nn.Module, ABC):
                 blocks[i] = blocks[i] + bias[self.partition.block(i)].view(-1, *[1] * self.dimensions)
         return tuple(blocks)
 
-    def _to_positions(self, x: Tensor, plan: Plan, fine: tuple[int, ...] | None = None) -> Tensor:
+    def _to_positions(self, x: Tensor, plan: Plan) -> Tensor:
         """``(*batch, channel, *size)`` to ``[1, channel, position]``: padded, the samples of the batch innermost.
 
-        ``x`` is on the finest grid; or on all of them side by side, the finest having the size that is given.
+        ``x`` is on the finest grid, and the others are 0.
         """
         channels, size = x.shape[self._axis], x.shape[self._axis + 1 :] if self.dimensions else ()
         samples = int(np.prod(x.shape[: self._axis])) if x.dim() > 1 + self.dimensions else 1
-        x = x.reshape(samples, channels, *size)
-        if not plan.coarser:
-            return self._padded(x, plan)
-        grids = [x] if fine is None else [cut(x, fine, scale) for scale in range(len(plan.grids))]
-        flat = torch.cat([self._padded(grid, plan) for grid in grids], dim=-1)
-        return nn.functional.pad(flat, (0, plan.positions * samples - flat.shape[-1]))
-
-    def _padded(self, x: Tensor, plan: Plan) -> Tensor:
-        """``(sample, channel, *size)`` with its padding, ``[1, channel, position]``."""
-        x = x.movedim(0, -1)
+        x = x.reshape(samples, channels, *size).movedim(0, -1)
         if any(sum(margin) for margin in plan.margins):
             x = nn.functional.pad(x, (0, 0, *[side for margin in reversed(plan.margins) for side in margin]))
-        return x.reshape(1, x.shape[0], prod(x.shape[1:]))
+        x = x.reshape(1, channels, prod(x.shape[1:]))
+        return nn.functional.pad(x, (0, plan.positions * samples - x.shape[-1])) if plan.coarser else x
 
     def _from_positions(self, x: Tensor, plan: Plan, batch: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
         channels, samples = self.partition.size, prod(batch)
@@ -390,6 +400,11 @@ class ParametricMachine(nn.Module, ABC):
             )
         if 0 in x.shape[x.dim() - self.dimensions :]:
             raise ValueError(f"got {name} of shape {tuple(x.shape)}: it has no positions; give at least one")
+        if self.weight.is_complex():
+            raise ValueError(
+                f"got a machine of {self.weight.dtype}: a machine holds real floating-point numbers, so convert it "
+                "back, for example by machine.to(torch.float64)"
+            )
         device = self.weight.device.type
         autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         if autocast and x.dtype != torch.float64:

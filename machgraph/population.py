@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from machgraph.boxes import halved
 from machgraph.compiled_training import CompiledTrainer, Measured, Values, trains
@@ -47,15 +48,26 @@ class Candidate:
     """
 
     def __init__(self, machine: ParametricMachine, optimizer: Optimizer, trainer: "Trainer") -> None:
-        self.machine, self.optimizer, self._trainer = machine, optimizer, trainer
+        self.machine, self.optimizer = machine, optimizer
+        self._trainer: Trainer | None = trainer  # None once it has left
         self.steps, self.seconds = 0, 0.0
 
     def weights(self) -> tuple[Tensor, Tensor | None]:
-        """A copy of the present weight and bias, in the shapes of the machine's own."""
-        return self._trainer.weights(self)
+        """A copy of the present weight and bias, in the shapes of the machine's own.
+
+        Raises
+        ------
+        ValueError : it has left the population.
+        """
+        return self._present().weights(self)
 
     def store(self) -> None:
-        """Write the present weights into the machine."""
+        """Write the present weights into the machine.
+
+        Raises
+        ------
+        ValueError : it has left the population.
+        """
         weight, bias = self.weights()
         with torch.no_grad():
             self.machine.weight.copy_(weight)
@@ -63,8 +75,18 @@ class Candidate:
                 self.machine.bias.copy_(bias)
 
     def take(self) -> None:
-        """Go on from the machine's weights, which were changed after ``store``; the running means stay."""
-        self._trainer.take(self)
+        """Go on from the machine's weights, which were changed after ``store``; the running means stay.
+
+        Raises
+        ------
+        ValueError : it has left the population.
+        """
+        self._present().take(self)
+
+    def _present(self) -> "Trainer":
+        if self._trainer is None:
+            raise ValueError("got a candidate that has left, whose weights are gone: store it before it leaves")
+        return self._trainer
 
 
 Rates = Mapping[Candidate, NDArray[np.float64]]
@@ -131,7 +153,7 @@ class Population:
         Raises
         ------
         TypeError : something else than a dense, convolutional or recurrent machine.
-        ValueError : a machine of half precision.
+        ValueError : a machine of half precision, or a parametrized one, such as a ticket of ``prune_weights``.
         """
         if not isinstance(machine, ParametricMachine):
             raise TypeError(
@@ -141,6 +163,11 @@ class Population:
             raise ValueError(
                 f"got a machine of {machine.weight.dtype}: running means of training need torch.float32 or more, so "
                 "convert it with machine.float()"
+            )
+        if parametrize.is_parametrized(machine):
+            raise ValueError(
+                "got a parametrized machine, such as a ticket of prune_weights, whose zeros a population would train: "
+                "train it with torch.optim"
             )
         trainer: Trainer = self._compiled if trains(machine) else self._stacked
         candidate = Candidate(machine, optimizer, trainer)
@@ -153,6 +180,8 @@ class Population:
         leaving = set(candidates)
         for trainer in (self._compiled, self._stacked):
             trainer.leave([candidate for candidate in self.candidates if candidate in leaving])
+        for candidate in leaving.intersection(self.candidates):
+            candidate._trainer = None
         self.candidates = [candidate for candidate in self.candidates if candidate not in leaving]
 
     def descend(self, data: Batches, rates: ArrayLike) -> list[float]:

@@ -101,9 +101,13 @@ def _inputs(machine: nn.Module, example: Any) -> tuple[Any, ...]:
         if not isinstance(leaf, Tensor) or leaf.dim() == 0 or leaf.shape[0] == 0:
             got = f"a tensor of shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__
             raise ValueError(f"got {got} in the example: give tensors whose first axis is the batch")
-    if isinstance(machine, ParametricMachine) and example.dim() != 2 + machine.dimensions:
-        layout = ", ".join(["batch", "channel", *["size"] * machine.dimensions])
-        raise ValueError(f"got an example of shape {tuple(example.shape)}: it must be ({layout})")
+    if isinstance(machine, ParametricMachine):
+        layout, x = ", ".join(["batch", "channel", *["size"] * machine.dimensions]), inputs[0] if inputs else None
+        if len(inputs) != 1 or not isinstance(x, Tensor):
+            got = f"{len(inputs)} inputs" if len(inputs) != 1 else type(x).__name__
+            raise ValueError(f"got {got} in the example: a {type(machine).__name__} takes one tensor, ({layout})")
+        if x.dim() != 2 + machine.dimensions:
+            raise ValueError(f"got an example of shape {tuple(x.shape)}: it must be ({layout})")
     return tuple(pytree.tree_map(lambda x: x if x.shape[0] > 1 else torch.cat([x, x]), inputs))
 
 

@@ -159,7 +159,7 @@ def prune_weights(machine: M, keep: float, rewind: M | None = None) -> M:
 
     Raises
     ------
-    ValueError : a share outside (0, 1], or a ``rewind`` of another shape.
+    ValueError : a share outside (0, 1], or so small that no weight stays; or a ``rewind`` of another shape.
 
     Examples
     --------
@@ -176,7 +176,10 @@ def prune_weights(machine: M, keep: float, rewind: M | None = None) -> M:
     ticket = copy.deepcopy(machine)
     with torch.no_grad():
         present = weight_mask(machine)
-        count = round(keep * int(present.sum()))
+        there = int(present.sum())
+        count = round(keep * there)
+        if there and not count:
+            raise ValueError(f"got keep={keep} of {there} weights, of which none would stay: give at least 1/{there}")
         size = torch.where(present, machine.weight.abs(), -1.0).flatten()
         largest = size.topk(count).indices  # exactly so many, where weights are equal too
         mask = torch.zeros_like(size, dtype=torch.bool).index_fill_(0, largest, True).view_as(machine.weight)

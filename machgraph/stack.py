@@ -197,9 +197,10 @@ class Stack:
                 batch = inputs, targets, rate
                 if self.weight.is_cuda:
                     key = data.size, inputs.shape, targets.shape
-                    if key not in self.captured:
-                        self.captured[key] = _Captured(self, data.size, batch)
-                    total += self.captured[key].replay(batch)
+                    with torch.cuda.device(self.weight.device):  # streams and graphs are those of the current one
+                        if key not in self.captured:
+                            self.captured[key] = _Captured(self, data.size, batch)
+                        total += self.captured[key].replay(batch)
                 else:
                     total += self.step(data.size, batch)
                 done += 1
@@ -232,7 +233,7 @@ class Stack:
                     sharper = [self._losses(factor * outputs, targets, 0.0) for factor in sharpness.tolist()]
                     total += inputs.shape[-1] * torch.stack([self._losses(outputs, targets, 0.0), hits, *sharper])
         total /= sum(data.samples for data in parts)
-        rows = total.T.double().cpu().numpy()
+        rows = total.T.cpu().double().numpy()  # not every device has double precision
         return {c: (float(row[0]), float(row[1]), row[2:]) for c, row in zip(self.candidates, rows, strict=True)}
 
     def _outputs(self, weight: Tensor, bias: Tensor, inputs: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -62,11 +62,18 @@ def _call(machine: Node, function: Callable[..., Any], xs: Sequence[Tensor]) -> 
 
 
 def _check_kind(name: str, component: str, x: Tensor, y: Tensor) -> None:
-    if x.shape != y.shape or x.dtype != y.dtype or x.device != y.device:
+    if x.shape != y.shape or x.device != y.device or not (x.dtype == y.dtype or _autocast_mixes(x, y)):
         raise Misfit(
             f"{name} writes {_kind(y)} to {component}, which already holds {_kind(x)}: "
             "what a machine adds must have the shape, dtype and device of what is there"
         )
+
+
+def _autocast_mixes(x: Tensor, y: Tensor) -> bool:
+    """Whether autocast, which chooses the dtype of each operation, may have made real numbers of two kinds."""
+    device = x.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return autocast and x.is_floating_point() and y.is_floating_point()
 
 
 def _kind(x: Tensor) -> str:

@@ -18,8 +18,8 @@ class Traced(Architecture):
     ----------
     inputs : names of the components that the tensors among the arguments are, in order.
     outputs : what the module returns, with the name of a component in the place of each tensor.
-    updates : the buffers that the module changes, by the component that holds their next value. A call of the
-        architecture stores it there, as a call of the module does; ``resolvent`` leaves them alone.
+    updates : the buffers that the module changes, by the component that holds their next value, as they are now. A
+        call of the architecture stores it there, as a call of the module does; ``resolvent`` leaves them alone.
     """
 
     def __init__(
@@ -33,7 +33,23 @@ class Traced(Architecture):
         self._arguments, self._returns = arguments, returns  # as in a call, with an Argument for each leaf
         self.inputs = tuple(leaf.name for leaf in pytree.tree_leaves(arguments) if leaf.name)
         self.outputs = pytree.tree_map(lambda leaf: leaf.name or leaf.value, returns)
-        self.updates = dict(updates)
+        # by name, since conversions such as double() put other tensors in their place
+        self._updates = {component: self._places(component, buffer) for component, buffer in updates.items()}
+
+    @property
+    def updates(self) -> dict[str, Tensor]:
+        """Of each component, the buffer that takes its value after a call."""
+        return {component: self.get_buffer(places[0]) for component, places in self._updates.items()}
+
+    def _places(self, component: str, buffer: Tensor) -> list[str]:
+        """The names of a buffer in the machines that read it; in none of them, it gets one here."""
+        places = [name for name, held in self.named_buffers(remove_duplicate=False) if held is buffer]
+        if not places:
+            places = [component.replace(".", "_")]
+            while hasattr(self, places[0]):
+                places[0] += "_"
+            self.register_buffer(places[0], buffer)
+        return places
 
     def point(self, *inputs: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The arguments of a call as an element of machine space, ``g`` of ``resolvent``.
@@ -60,8 +76,9 @@ class Traced(Architecture):
         """What the module returns, through ``resolvent``; see ``point`` for what is raised."""
         h = self.resolvent(self.point(*inputs, **kwargs))
         with torch.no_grad():
-            for component, buffer in self.updates.items():
-                buffer.copy_(h[component])
+            for component, places in self._updates.items():
+                for place in places:
+                    self.get_buffer(place).copy_(h[component])
         return pytree.tree_map(lambda leaf: h[leaf.name] if leaf.name else leaf.value, self._returns)
 
 

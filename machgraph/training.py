@@ -61,7 +61,7 @@ class Objective:
 
     Raises
     ------
-    ValueError : another loss or reading, or a smoothing out of its range.
+    ValueError : another loss or reading, or a smoothing out of its range, or of another loss than the cross-entropy.
     """
 
     loss: Loss
@@ -75,6 +75,11 @@ class Objective:
             raise ValueError(f'got reading {self.reading!r}: give "each", "mean" or "last"')
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"got label_smoothing={self.label_smoothing!r}: from 0 to below 1")
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise ValueError(
+                f"got label_smoothing={self.label_smoothing!r} for the loss {self.loss}: only classes are smoothed, so "
+                "give 0"
+            )
 
 
 @dataclass(frozen=True)

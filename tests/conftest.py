@@ -1,10 +1,13 @@
 """What comes before all tests, and a browser for those that need one."""
 
+import os
 import shutil
+from collections.abc import Iterator
 
 import pytest
 import threadpoolctl
 import torch
+from optuna.storages._rdb.storage import _VersionManager
 
 import machgraph as mg
 from machgraph.warm_up import warm_up
@@ -13,9 +16,21 @@ from machgraph.warm_up import warm_up
 torch.set_num_threads(1)
 threadpoolctl.threadpool_limits(1)
 
+# Each generation is a commit, which waits for the disk where there is one.
+MEMORY, ENOUGH = "/dev/shm", 4 << 30
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
+
+LONG = {"test_guides", "test_kernels", "test_operator", "test_suggest", "test_workers"}
+
 # beside what a container needs: nothing that a browser asks of the network by itself
 OFFLINE = ("quic", "background-networking", "component-update", "sync")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{service}" for service in OFFLINE)]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests come first: at the end all would wait for one."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,6 +38,21 @@ def _compiled() -> None:
     """Compile first what is not on disk, so that what is told of it is in no test's output."""
     warm_up()
     mg.DenseMachine((1, 1), dtype=torch.float64)(torch.ones(1, 1, dtype=torch.float64)).sum().backward()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations() -> Iterator[None]:
+    """Optuna reads its scripts of migrations for each study that is opened: once is enough."""
+    read, scripts = _VersionManager._create_alembic_script, []
+
+    def once(manager):
+        if not scripts:
+            scripts.append(read(manager))
+        return scripts[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "_create_alembic_script", once)
+        yield
 
 
 @pytest.fixture(scope="module")

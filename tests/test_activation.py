@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck
 
-from machgraph.activation import ACTIVATIONS, as_activation, per_block
+from machgraph.activation import ACTIVATIONS, Activation, as_activation, per_block
 
 LEARNED = nn.Parameter(torch.ones(()))
 TORCH = {
@@ -64,6 +64,20 @@ def test_any_pointwise_callable(y):
     assert as_activation(nn.Hardtanh()).name == "Hardtanh"
 
 
+def test_a_function_may_be_no_number_somewhere(y):
+    log = as_activation(torch.log)
+    torch.testing.assert_close(log.derivative(y.abs(), y.abs().log()), 1 / y.abs())
+
+
+def test_what_is_set_around_a_trial_does_not_count():
+    learns = nn.PReLU()
+    for around in (torch.no_grad(), torch.inference_mode()):
+        with around, pytest.raises(ValueError, match="PReLU, which holds a parameter of its own"):
+            as_activation(learns)
+    with torch.device("meta"):
+        assert as_activation(torch.sin).name == "sin"
+
+
 def test_one_for_all_or_one_for_each():
     assert [sigma.name for sigma in per_block("tanh", 3)] == ["tanh"] * 3
     assert [sigma.name for sigma in per_block(("tanh", torch.sin), 2)] == ["tanh", "sin"]
@@ -103,3 +117,15 @@ def test_copies_are_the_same_activation():
         assert pickle.loads(pickle.dumps(sigma)) is sigma
     sine = as_activation(torch.sin)
     assert copy.deepcopy(sine).function is torch.sin
+
+
+def _seven(y, _):
+    return 7 * torch.ones_like(y)
+
+
+def test_a_derivative_of_ones_own_is_copied_too(y):
+    surrogate = Activation("sign", torch.sign, _seven)
+    for twin in (copy.deepcopy(surrogate), pickle.loads(pickle.dumps(surrogate))):
+        assert (twin.name, twin.function, twin.derivative) == ("sign", torch.sign, _seven)
+    sine = pickle.loads(pickle.dumps(as_activation(torch.sin)))
+    torch.testing.assert_close(sine.derivative(y, y.sin()), y.cos())

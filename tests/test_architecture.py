@@ -257,6 +257,29 @@ def test_outputs_of_two_machines_that_write_one_component_add() -> None:
     torch.testing.assert_close(f.resolvent({"x": x, "y": 2 * x})["y"], 2 * x + x.sin() + x.cos())
 
 
+def test_what_autocast_makes_of_several_types_adds() -> None:
+    f = mg.Machine(nn.Linear(3, 3), ("x",), ("y",), name="a") + mg.Machine(torch.exp, ("x",), ("y",), name="b")
+    x = torch.randn(2, 3)
+    with torch.autocast("cpu"):
+        assert (f.machines[0].function(x).dtype, x.exp().dtype) == (torch.bfloat16, torch.float32)
+        y = f.resolvent({"x": x})["y"]
+        torch.testing.assert_close(y, f.machines[0].function(x) + x.exp())
+    y.sum().backward()
+    with torch.autocast("cpu"), pytest.raises(ValueError, match="must have the shape, dtype and device"):
+        f.resolvent({"x": x, "y": torch.zeros(2, 3, dtype=torch.int64)})
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+def test_a_parametric_machine_is_its_sum_under_autocast(activation: str) -> None:
+    machine = mg.DenseMachine((2, 3, 1), activation=activation)
+    x = torch.randn(4, 2)
+    with torch.autocast("cpu"):
+        (y, z), h = machine.solve(x), machine.architecture.resolvent(machine.components(x))
+    for half, blocks in (("y", machine.split(y)), ("z", machine.split(z))):
+        for i, block in enumerate(blocks):
+            torch.testing.assert_close(h[f"{half}_{i}"], block, rtol=2e-2, atol=2e-2)
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 

@@ -373,6 +373,7 @@ def test_wrong_settings():
         (lambda: mg.Objective("hinge"), "got loss 'hinge'"),
         (lambda: mg.Objective("cross_entropy", "first"), "got reading 'first'"),
         (lambda: mg.Objective("cross_entropy", label_smoothing=1.0), "label_smoothing=1.0: from 0 to below 1"),
+        (lambda: mg.Objective("squared_error", label_smoothing=0.1), "for the loss squared_error: only classes are"),
     ):
         with pytest.raises(ValueError, match=sentence):
             wrong()
@@ -431,3 +432,26 @@ def test_a_nonlinearity_that_is_no_number_at_zero_spoils_nobody():
 def test_half_precision_is_refused(dtype):
     with pytest.raises(ValueError, match="running means of training need"):
         mg.Population(mg.Objective("squared_error")).enter(mg.DenseMachine((2, 1), dtype=dtype), mg.Optimizer())
+
+
+def test_a_machine_with_a_mask_of_weights_is_refused():
+    ticket = mg.regularize.prune_weights(mg.DenseMachine((3, 4, 2)), 0.5)
+    together = mg.Population(mg.Objective("squared_error"))
+    with pytest.raises(
+        ValueError, match=r"got a parametrized machine, .* whose zeros a population would train: train it"
+    ):
+        together.enter(ticket, mg.Optimizer())
+    assert not together.candidates
+
+
+@pytest.mark.parametrize("trainer", TRAINERS[:2])
+def test_who_has_left_has_no_weights(trainer, monkeypatch):
+    if trainer == "stacked":
+        monkeypatch.setattr(population, "trains", lambda machine: False)
+    together = mg.Population(mg.Objective("squared_error"))
+    gone, present = (together.enter(mg.DenseMachine((3, 2)), mg.Optimizer()) for _ in range(2))
+    together.leave([gone])
+    for ask in (gone.weights, gone.store, gone.take):
+        with pytest.raises(ValueError, match="a candidate that has left, whose weights are gone: store it before"):
+            ask()
+    present.store()

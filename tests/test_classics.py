@@ -46,6 +46,23 @@ def test_multilayer_perceptron(activation, bias):
     assert_equal_gradients(machine.output(machine(x)), mlp(x), places(machine, linear), x)
 
 
+def test_a_layer_that_occurs_twice_is_computed_twice():
+    torch.manual_seed(0)
+    linear, tanh = nn.Linear(4, 4), nn.Tanh()
+    mlp = nn.Sequential(linear, tanh, nn.Sequential(linear, tanh), nn.Linear(4, 2), tanh).double()
+    machine = mg.from_sequential(mlp)
+    assert machine.partition.widths == (4, 4, 4, 2)
+    x = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
+    ours, theirs = machine.output(machine(x)), mlp(x)
+    torch.testing.assert_close(ours, theirs, **EXACT)
+    cotangent, block = torch.randn_like(theirs), machine.partition.block
+    expected = torch.autograd.grad(theirs, [x, linear.weight], cotangent)
+    got = torch.autograd.grad(ours, [x, machine.weight], cotangent)
+    torch.testing.assert_close(got[0], expected[0], **EXACT)
+    copies = got[1][block(1), block(0)] + got[1][block(2), block(1)]
+    torch.testing.assert_close(copies, expected[1], **EXACT)
+
+
 @pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
 @pytest.mark.parametrize(
     ("convolution", "kernel", "dilation", "size"),

@@ -15,12 +15,16 @@ import optuna
 import pytest
 import torch
 from rich.console import Console
+from sklearn.linear_model import LinearRegression
+from sklearn.neighbors import NearestCentroid
 
 import machgraph as mg
 from machgraph.io import load, load_metadata, save
-from search import cli, work
+from search import cli, report, work
+from search.comparison import rivals
 from search.data.encoder import Encoder
 from search.one_of import OneOf
+from search.report import write
 from search.run import read_facts, read_leaderboard, read_records, read_settings
 from search.space import Space
 from search.terminal.progress import footnotes, heading, leaderboard
@@ -42,6 +46,14 @@ def surroundings():
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Searches without a report; of scikit-learn's models the quick one alone."""
+    models = {"classification": NearestCentroid(), "regression": LinearRegression()}
+    monkeypatch.setattr(rivals, "_models", lambda dataset: {"linear": models[dataset.task]})
+    monkeypatch.setattr(report, "write", lambda folder: None)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +140,7 @@ def test_search_prints_leaderboard_and_what_to_type_next(finished):
     assert lines[-1] == f"next: machgraph predict {folder.relative_to(folder.parents[1])} NEW.csv"
 
 
-def test_same_command_gives_the_same_search_and_never_overwrites(finished, folder, capsys):
+def test_same_command_gives_the_same_search_and_never_overwrites(finished, folder, capsys, plain):
     arguments = ["search", finished[0].parents[1] / "signs.csv", "--target", "sign", "--trials", 8, "--population", 4]
     assert machgraph(capsys, *arguments, "--out", "again")[0] == 0
     keys = [[record.key for record in read_records(run)] for run in (finished[0], folder / "again")]
@@ -143,7 +155,7 @@ def test_same_command_gives_the_same_search_and_never_overwrites(finished, folde
     assert (folder / "again" / "study.db").read_bytes() == before
 
 
-def test_schedule_is_shortened_where_the_time_is_short_and_that_is_told(finished, folder, capsys):
+def test_schedule_is_shortened_where_the_time_is_short_and_that_is_told(finished, folder, capsys, plain):
     data = finished[0].parents[1] / "signs.csv"
     code, _, err = machgraph(capsys, "search", data, "--target", "sign", "--time", 1e-4, "--population", 4)
     assert code == 0
@@ -191,7 +203,7 @@ def test_footnotes_tell_of_an_ensemble_where_there_is_one(finished):
     assert "ensemble" not in footnotes([row for row in rows if row.name != "ensemble"]).plain
 
 
-def test_without_a_folder_the_next_free_one_is_taken(finished, folder, capsys, short):
+def test_without_a_folder_the_next_free_one_is_taken(finished, folder, capsys, plain, short):
     data = finished[0].parents[1] / "signs.csv"
     for name in ("signs", "signs-2", "signs-3"):
         code, out, _ = machgraph(capsys, "search", data, "--target", "sign", "--trials", 1, *short)
@@ -200,7 +212,7 @@ def test_without_a_folder_the_next_free_one_is_taken(finished, folder, capsys, s
         assert len(read_records(folder / "runs" / name)) == 1
 
 
-def test_interrupt_says_what_is_kept_and_how_to_go_on(finished, folder, capsys, monkeypatch):
+def test_interrupt_says_what_is_kept_and_how_to_go_on(finished, folder, capsys, plain, monkeypatch):
     (folder / "few.toml").write_text("[search]\nfinalists = 1\nseeds = 1\n")
     real = work.train
 
@@ -226,19 +238,19 @@ def test_interrupt_says_what_is_kept_and_how_to_go_on(finished, folder, capsys, 
     assert keys[0] == keys[1]
 
 
-def test_resume_extends_and_report_rewrites(folder, capsys, short):
+def test_resume_extends_and_report_rewrites(folder, capsys, plain, short, monkeypatch):
     write_signs(folder / "signs.csv")
     machgraph(capsys, "search", "signs.csv", "--target", "sign", "--trials", 2, "--population", 2, *short)
     assert machgraph(capsys, "resume", "runs/signs", "--trials", 2)[0] == 0
     assert len(read_records("runs/signs")) == 4
     page = folder / "runs" / "signs" / "report.html"
-    page.unlink()
-    report = subprocess.run([*MACHGRAPH, "report", "runs/signs"], env=ENVIRONMENT, capture_output=True, text=True)
-    assert (report.returncode, report.stdout, report.stderr) == (0, "runs/signs/report.html\n", "")
-    assert page.exists()
+    page.write_text("an old one")
+    monkeypatch.setattr(report, "write", write)
+    assert machgraph(capsys, "report", "runs/signs") == (0, "runs/signs/report.html\n", "")
+    assert page.read_text().startswith("<!doctype html>")
 
 
-def test_one_trial_is_told_as_one(finished, folder, capsys, short):
+def test_one_trial_is_told_as_one(finished, folder, capsys, plain, short):
     data = finished[0].parents[1] / "signs.csv"
     _, _, err = machgraph(capsys, "search", data, "--target", "sign", "--trials", 1, "--out", "one", *short)
     assert "\n1 trial, " in err
@@ -440,7 +452,7 @@ def test_bug_shows_its_traceback(finished, capsys, monkeypatch):
         machgraph(capsys, "predict", finished[0], finished[0].parents[1] / "signs.csv")
 
 
-def test_bundled_data_need_no_target(folder, capsys, short):
+def test_bundled_data_need_no_target(folder, capsys, plain, short):
     command = ("search", "diabetes", "--trials", 2, "--population", 2, "--seed", 3, "--strategy", "random", *short)
     assert machgraph(capsys, *command)[0] == 0
     settings = json.loads((folder / "runs" / "diabetes" / "run.json").read_text())["settings"]

@@ -13,23 +13,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from elsewhere import add, die, process, refuse, refuse_oddly, sleep, unsendable
 from test_optimize import SHAPE, SPACE, records, size
 from test_study import Cut, cut_at, ledger, same, settings
 from test_study import dataset as dataset
 from test_study import quiet as quiet
 from test_study import source as source
-from test_workers import (
-    add,
-    descendants,
-    die,
-    graphs,
-    is_alive,
-    process,
-    refuse,
-    refuse_oddly,
-    sleep,
-    unsendable,
-)
+from test_workers import descendants, graphs, is_alive
 from test_workers import searched as searched
 from test_workers import wish as wish
 from torch import nn

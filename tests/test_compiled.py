@@ -668,3 +668,39 @@ def test_threads_give_the_same_as_one():
         together = list(pool.map(solved, range(120)))
     for a, b in zip(alone, together, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# ---- surroundings ------------------------------------------------------------------------------------------------
+
+
+def test_a_numba_that_can_not_be_imported_is_told_once_and_torch_goes_on(monkeypatch, calls):
+    machine, size = made("dense")
+    y0, _ = given_to(machine, size)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    compiled._numba_works.cache_clear()
+    try:
+        with pytest.warns(
+            UserWarning, match=r"numba is installed, but its import fails \(ModuleNotFoundError: .*torch"
+        ):
+            found = machine.solve(y0)
+        torch.testing.assert_close(found, by_reference(machine, y0))
+        together = mg.Population(mg.Objective("squared_error"))
+        together.enter(machine, mg.Optimizer())  # and no word of it again
+        assert not calls
+    finally:
+        compiled._numba_works.cache_clear()
+
+
+def test_the_library_is_imported_without_numba():
+    code = "import sys, machgraph, machgraph.compiled, machgraph.population; assert 'numba' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_device_that_is_set_around_it_does_not_count():
+    machine, size = made("dense")
+    y0, v = given_to(machine, size)
+    plan, codes = compiled.program(machine, machine.weight, y0)
+    with torch.device("meta"):
+        y, z = compiled.forward(plan, codes, machine.weight, machine.bias, y0, None)
+        gradients = compiled.backward(plan, codes, machine.weight, y, z, v, v, (True, True))
+    assert all(gradient.device.type == "cpu" for gradient in gradients)

@@ -7,6 +7,42 @@ from torch import nn
 import machgraph as mg
 
 
+class Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Absolute(nn.Conv1d):
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(x, weight.abs(), bias)
+
+
+class Halved(nn.Identity):
+    def forward(self, x):
+        return x / 2
+
+
+class Louder(nn.RNN):
+    def forward(self, x):
+        return super().forward(2 * x)
+
+
+class Named(nn.Sequential):
+    """It only has a name."""
+
+
+def test_a_subclass_that_computes_the_same_is_taken():
+    layers = Named(nn.Linear(3, 4), Named(nn.ReLU(), nn.Linear(4, 2)))
+    x = torch.randn(5, 3)
+    machine = mg.from_sequential(layers)
+    torch.testing.assert_close(machine.output(machine(x)), layers(x))
+
+
 def test_weights_are_copied_and_the_mask_is_sequential():
     layers = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Sequential(nn.Linear(4, 2), nn.GELU())).double()
     machine = mg.from_sequential(layers)
@@ -64,6 +100,10 @@ def test_settings_of_a_nonlinearity_count():
         ([nn.Conv1d(2, 2, 3, groups=2, padding=1)], r"0 \(Conv1d\) has 2 groups"),
         ([nn.Conv1d(1, 1, 3, padding=1, padding_mode="reflect")], 'has padding_mode="reflect"'),
         ([nn.LazyLinear(3)], r"0 \(LazyLinear\) has no weights yet"),
+        ([Doubled(2, 3)], r"0 \(Doubled\) has a forward of its own, .*: give an nn.Linear, or write"),
+        ([Absolute(1, 1, 1)], r"0 \(Absolute\) has a forward of its own, .*: give an nn.Conv1d"),
+        ([nn.Linear(2, 2), Halved()], r"1 \(Halved\) is neither"),
+        ([nn.Sequential(Residual(nn.Linear(2, 2)))], r"0.0 \(Residual\) has a forward .*: give an nn.Sequential"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
@@ -76,6 +116,8 @@ def test_a_layer_that_does_not_fit_is_named(layers, sentence):
     ("act", "error", "sentence"),
     [
         (lambda: mg.from_sequential(nn.Linear(2, 3)), TypeError, "got Linear: give an nn.Sequential"),
+        (lambda: mg.from_sequential(Residual(nn.Linear(2, 2))), ValueError, "got Residual, which has a forward of its"),
+        (lambda: mg.from_rnn(Louder(2, 3)), ValueError, "got Louder, which has a forward of its own, .* an nn.RNN"),
         (lambda: mg.from_rnn(nn.LSTM(2, 3)), TypeError, "got LSTM, whose gates multiply"),
         (lambda: mg.from_rnn(nn.RNNCell(2, 3)), TypeError, "got RNNCell: give an nn.RNN"),
         (lambda: mg.from_rnn(nn.RNN(2, 3, bidirectional=True)), ValueError, "of two directions"),

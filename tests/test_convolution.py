@@ -266,6 +266,10 @@ def test_the_mask_is_for_all_taps_of_a_pair():
         ({"padding": "valid"}, 'got padding=\'valid\': give "same", "causal" or "circular"'),
         ({"kernel_size": 0}, "got kernel_size=0: give one, two or three numbers of at least 1"),
         ({"kernel_size": (3, 3, 3, 3)}, "give one, two or three numbers"),
+        ({"kernel_size": (3.9,)}, r"got kernel_size=\(3.9,\): give one, two or three numbers of at least 1, and whole"),
+        ({"kernel_size": 3.0}, "got kernel_size=3.0: .* whole"),
+        ({"kernel_size": True}, "got kernel_size=True: .* whole"),
+        ({"dilation": 1.5}, "got dilation=1.5: give one number, or 1 of at least 1, and whole"),
         ({"dilation": (1, 2)}, r"got dilation=\(1, 2\): give one number, or 1 of at least 1"),
         ({"dilation": 0}, "got dilation=0"),
         ({"shortcuts": np.eye(2, dtype=bool)}, r"shortcuts\[0, 0\] lets block 0 feed block 0"),
@@ -284,3 +288,11 @@ def test_what_is_refused_of_an_input():
         machine(torch.randn(1, 5))
     with pytest.raises(ValueError, match=r"it has no positions"):
         machine(torch.randn(1, 0, 5))
+    with pytest.raises(ValueError, match=r"got a machine of torch.complex64: .* so convert it back"):
+        mg.ConvMachine((1, 2), 3).type(torch.complex64)(torch.randn(1, 1, 5, dtype=torch.complex64))
+
+
+def test_numbers_of_numpy_are_numbers():
+    machine = mg.ConvMachine((1, 1), np.int64(3), dilation=np.array([2]))
+    assert (machine.kernel_size, machine.dilation) == ((3,), (2,))
+    assert all(type(extent) is int for extent in machine.kernel_size + machine.dilation)

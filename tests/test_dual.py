@@ -326,6 +326,23 @@ def test_no_gradient_is_recorded_where_none_is_wanted() -> None:
     assert not any(y.requires_grad for y in f.resolvent({"x0": x}).values())
 
 
+@pytest.mark.parametrize(
+    ("function", "x", "sentence"),
+    [
+        (
+            nn.BatchNorm1d(2),
+            torch.ones(3, 2),
+            r"^f has no adjoint, since torch.func.vjp fails on it \(.*\): let it change",
+        ),
+        (nn.Embedding(3, 2), torch.tensor([1]), r"^f reads x of torch.int64, along which nothing has a derivative: "),
+    ],
+)
+def test_what_has_no_dual(function: nn.Module, x: Tensor, sentence: str) -> None:
+    f = mg.Machine(function, ("x",), ("y",), name="f")
+    with pytest.raises(ValueError, match=sentence):
+        f.dual({"x": x})
+
+
 def test_an_output_that_is_not_used_and_an_input_that_does_not_matter() -> None:
     g = element(COMPONENTS, grad=True)
     h = figure2().resolvent(g)

@@ -48,11 +48,12 @@ SEARCH = {"n_trials": 6, "epochs": 10, "finalists": 3, "seeds": 2, "folds": 2, "
 
 @pytest.fixture(autouse=True, scope="module")
 def _in_memory(tmp_path_factory):
-    """Temporary runs where a commit waits for no disk."""
+    """Temporary runs where a commit waits for no disk; finalists on few folds."""
     tmp_path_factory.getbasetemp()  # it stays where it is
     with pytest.MonkeyPatch.context() as patch:
         if Path("/dev/shm").is_dir():
             patch.setattr("tempfile.tempdir", "/dev/shm")
+        patch.setattr("search.comparison.finalists.FOLDS", 2)
         yield
 
 

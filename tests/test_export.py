@@ -1,3 +1,5 @@
+import copy
+import pickle
 import subprocess
 import sys
 
@@ -140,12 +142,30 @@ def test_a_module_with_machines_in_it(tmp_path):
             "does not accept DenseMachine: got y0",
         ),
         (lambda p: mg.export(torch.sin, p / "m.pt2"), "got builtin_function_or_method"),
+        (
+            lambda p: mg.export(mg.DenseMachine((2, 1)), p / "m.py", (torch.zeros(3, 2), torch.zeros(3, 2))),
+            r"got 2 inputs in the example: a DenseMachine takes one tensor, \(batch, channel\)",
+        ),
+        (
+            lambda p: mg.export(mg.DenseMachine((2, 1)), p / "m.pt2", {"y0": torch.zeros(3, 2)}),
+            "got dict in the example: a DenseMachine takes one tensor",
+        ),
     ],
 )
 def test_what_is_refused(tmp_path, act, sentence):
     with pytest.raises(ValueError, match=sentence):
         act(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["py", "pt2"])
+def test_a_ticket_is_exported_as_its_kind_and_an_example_may_be_a_tuple(tmp_path, suffix):
+    ticket, x = mg.regularize.prune_weights(mg.DenseMachine((3, 4, 2), activation="tanh"), 0.5), torch.randn(5, 3)
+    path = mg.export(ticket, tmp_path / f"net.{suffix}", (x,))
+    if suffix == "py":
+        assert "A dense network of 3 blocks" in path.read_text()
+    else:
+        torch.testing.assert_close(torch.export.load(path).module()(x), ticket(x))
 
 
 def test_missing_onnxscript_is_told_with_the_command(tmp_path, monkeypatch):
@@ -184,8 +204,10 @@ def test_two_masks_are_two_compiled_programs():
 
 def test_a_mask_is_not_changed_in_place():
     machine = mg.DenseMachine((3, 4, 2))
-    with pytest.raises(ValueError, match="read-only"):
-        machine.shortcuts[1, 0] = False
+    ticket = copy.deepcopy(mg.regularize.prune_weights(machine, 0.5))
+    for one in (machine, copy.deepcopy(machine), pickle.loads(pickle.dumps(machine)), ticket):
+        with pytest.raises(ValueError, match="read-only"):
+            one.shortcuts[1, 0] = False
 
 
 def test_a_machine_is_a_layer(tmp_path):

@@ -258,6 +258,33 @@ def test_a_deep_copy_is_its_own():
     assert next(iter(twin.updates.values())) is not next(iter(f.updates.values()))
 
 
+class _Notes(nn.Module):
+    """It keeps the last mean, and never looks at it."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        self.register_buffer("last", torch.zeros(2))
+
+    def forward(self, x):
+        self.last.copy_(x.detach().mean(0))
+        return self.norm(x)
+
+
+def test_statistics_go_on_after_a_conversion():
+    f = mg.from_torch(_Notes(), torch.zeros(3, 2))
+    f.double()
+    net, x = _Notes().double(), randn(3, 2)
+    for _ in range(2):
+        torch.testing.assert_close(f(x), net(x), rtol=0, atol=1e-12)
+    buffers = dict(net.named_buffers())
+    assert set(f.updates) == set(buffers)
+    for name, buffer in f.updates.items():
+        torch.testing.assert_close(buffer, buffers[name], rtol=0, atol=1e-12)
+    held = {id(buffer) for buffer in f.buffers()}
+    assert all(id(buffer) in held for buffer in f.updates.values())
+
+
 class _Writes(nn.Module):
     def forward(self, x):
         x.mul_(2)

@@ -11,9 +11,11 @@ import optuna
 import polars as pl
 import pytest
 import torch
+from sklearn.neighbors import NearestCentroid
 from test_session import machgraph
 
-from search import load_graph
+from search import load_graph, report
+from search.comparison import rivals
 from search.config import prepared, read
 from search.graph.named import named_space
 from search.run import read_records, read_settings, resuming
@@ -176,7 +178,14 @@ def test_what_needs_no_modules_needs_no_space(run, folder, capsys):
     assert "nets" not in sys.modules
 
 
-def test_a_run_goes_on(folder, capsys):
+@pytest.fixture
+def plain(monkeypatch):
+    """Searches without a report; of scikit-learn's models the quick one alone."""
+    monkeypatch.setattr(rivals, "_models", lambda dataset: {"linear": NearestCentroid()})
+    monkeypatch.setattr(report, "write", lambda folder: None)
+
+
+def test_a_run_goes_on(folder, capsys, plain):
     assert machgraph(capsys, "search", "--config", "named.toml", "--out", "run", "--quiet")[0] == 0
     assert read_settings("run").graph == "nets:space"
     code, _, err = machgraph(capsys, "resume", "run", "--space", "nets:space", "--trials", 4, "--quiet")
@@ -264,7 +273,7 @@ def test_what_a_module_itself_does_wrong_is_no_sentence(folder, capsys):
         machgraph(capsys, "search", "--config", "search.toml", "--space", "broken:space")
 
 
-def test_where_nothing_fits_the_data_the_first_reason_is_told(capsys):
+def test_where_nothing_fits_the_data_the_first_reason_is_told(capsys, plain):
     code, said, _ = machgraph(
         capsys, "search", "--config", "search.toml", "--space", "nets:blind", "--strategy", "random", "--out", "none"
     )

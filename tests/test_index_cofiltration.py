@@ -22,6 +22,7 @@ from machgraph.resolvent import resolvent
 
 matplotlib.use("Agg")
 quick = settings(deadline=None, max_examples=40)
+SCALED = mg.ConvMachine((1, 2, 2), 3, scales=(0, 0, 1))
 exactly = {"rtol": 1e-12, "atol": 1e-12}
 
 
@@ -354,6 +355,9 @@ def test_filling_shows_what_is_settled_and_nothing_else(picture):
         ),
         (lambda: mg.draw.filling(np.ones(3), mg.DenseMachine((2, 2))), ValueError, "give one sample of 4 channels"),
         (lambda: mg.draw.filling(np.ones(4), mg.DenseMachine((2, 2)), panels=0), ValueError, "got panels=0"),
+        (lambda: mg.draw.index_cofiltration(SCALED, size=8), ValueError, "got a plan of 2 grids, as of a machine with"),
+        (lambda: mg.draw.filling(SCALED(torch.zeros(1, 8)), SCALED), ValueError, "got a plan of 2 grids"),
+        (lambda: steps(SCALED.plan((8,))), ValueError, "give a machine whose blocks all have scale 0"),
     ],
 )
 def test_what_can_not_be_drawn(call, error, sentence):

@@ -21,13 +21,17 @@ MACHINES = {
 }
 
 
-@pytest.fixture(params=MACHINES)
-def case(request):
-    make, shape = MACHINES[request.param]
+def case_of(kind):
+    make, shape = MACHINES[kind]
     generator = torch.Generator().manual_seed(0)
     machine = make(activation="tanh", generator=generator, dtype=torch.float64)
     y0, z0 = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
     return machine, y0.requires_grad_(), z0.requires_grad_()
+
+
+@pytest.fixture(params=MACHINES)
+def case(request):
+    return case_of(request.param)
 
 
 def gradients(machine, y0, z0, solve, **options):
@@ -62,10 +66,11 @@ def test_a_compiler_takes_a_machine_whole(case, with_z0):
     assert not any("conv" in str(target) or "linear" in str(target) for target in targets)
 
 
-def test_compiled_whole_by_inductor_for_any_batch(case):
-    machine, y0, _ = case
+@pytest.mark.parametrize(("kind", "backend"), [*((kind, "aot_eager") for kind in MACHINES), ("recurrence", "inductor")])
+def test_compiled_whole_for_any_batch(kind, backend):
+    machine, y0, _ = case_of(kind)
     torch.compiler.reset()
-    taken = torch.compile(machine.solve, fullgraph=True, dynamic=True)
+    taken = torch.compile(machine.solve, fullgraph=True, dynamic=True, backend=backend)
     for samples in (4, 3):
         part = y0[:samples].detach().requires_grad_()
         for a, b in zip(
@@ -98,9 +103,9 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_change_of_the_machine_is_seen(case, change):
-    machine, y0, z0 = case
+@pytest.mark.parametrize(("kind", "change"), [(k, c) for k in MACHINES for c in CHANGES if hasattr(case_of(k)[0], c)])
+def test_a_change_of_the_machine_is_seen(kind, change):
+    machine, y0, z0 = case_of(kind)
     torch.compiler.reset()
     taken = torch.compile(machine.solve, backend="eager")
     taken(y0, z0)

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -287,12 +288,26 @@ def test_flops_count_each_block_on_its_own_grid():
         ((1, 1, 1), {}, "0 for the input"),
         ((0, 2, 1), {}, "block 2 hears block 1, which is coarser"),
         ((0, 0, 1), {"padding": "causal"}, "looks ahead"),
+        ((0, 0.5, 1), {}, r"got scales=\(0, 0.5, 1\) for 3 blocks: .* all whole"),
+        (1, {}, "got scales=1 for 3 blocks"),
         ((0, 0, 1), {"pooling": "median"}, "pooling='median'"),
     ],
 )
 def test_what_can_not_be(scales, more, message):
     with pytest.raises(ValueError, match=message):
         mg.ConvMachine((1, 2, 2), 3, scales=scales, **more)
+
+
+def test_scales_of_numpy_are_written_down():
+    machine = mg.ConvMachine((1, 2), 3, scales=np.array([0, 1]))
+    assert json.loads(json.dumps(specification(machine)))["scales"] == [0, 1]
+
+
+def test_slopes_are_refused():
+    machine = mg.ConvMachine((1, 2, 2), 3, scales=(0, 0, 1))
+    y, _ = machine.solve(torch.randn(1, 1, 8))
+    with pytest.raises(ValueError, match=r"got slopes for a machine of several scales, .*: take the tangent by torch"):
+        machine.solve(torch.randn(1, 1, 8), slopes=torch.ones_like(y))
 
 
 def test_input_for_a_coarser_block_is_refused():

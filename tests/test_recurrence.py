@@ -207,6 +207,8 @@ def test_sequential_is_the_block_before_now_and_its_own_past():
     [
         ({"lags": -1}, "got lags=-1 and timeblock=1"),
         ({"timeblock": 0}, "got lags=1 and timeblock=0"),
+        ({"lags": 1.5}, "got lags=1.5 and timeblock=1: lags are 0 or more, .* both whole"),
+        ({"timeblock": 2.7}, "got lags=1 and timeblock=2.7"),
         ({"shortcuts": "all"}, "got shortcuts='all'"),
         (
             {"shortcuts": np.zeros((3, 2, 2), dtype=bool)},

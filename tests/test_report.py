@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 from dataclasses import dataclass, replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class Run:
         return report.render(self.settings, self.facts, self.records, self.rows, self.machine, Path("runs/made up"))
 
 
+@cache
 def made_up(trials: int = 40, *, name: str = "digits", task: str = "classification", word: str = "tanh") -> Run:
     space = Space(max_blocks=4, activations=("relu", word))
     rng = np.random.default_rng(3)
@@ -97,6 +99,11 @@ def made_up(trials: int = 40, *, name: str = "digits", task: str = "classificati
         shortcuts=p.mask,
     )
     return Run(settings, facts, records, rows, machine)
+
+
+@cache
+def usual_page() -> str:
+    return made_up().page()
 
 
 def saved(run: Run, folder: Path) -> Path:
@@ -164,7 +171,7 @@ def test_it_is_written_into_the_folder_of_a_run_and_again_the_same(tmp_path):
 
 def test_every_trial_is_in_the_data_as_it_was_recorded():
     run = made_up()
-    data = Parsed(run.page()).data
+    data = Parsed(usual_page()).data
     assert len(data["trials"]) == len(run.records)
     for values, record in zip(data["trials"], run.records, strict=True):
         trial = dict(zip(data["fields"], values, strict=True))
@@ -187,7 +194,7 @@ def test_every_trial_is_in_the_data_as_it_was_recorded():
 
 
 def test_the_head_says_what_the_winner_and_its_rivals_reach():
-    text = " ".join(" ".join(Parsed(made_up().page()).texts).split())
+    text = " ".join(" ".join(Parsed(usual_page()).texts).split())
     assert (
         "answers 97.12 % of the held-out rows right. Its rivals: random (median of 5) 95.23 %, plain MLP 98.01 %, "
         "scikit-learn (trees) 94.12 %." in text
@@ -198,11 +205,12 @@ def test_the_head_says_what_the_winner_and_its_rivals_reach():
 
 def test_regression_is_told_in_its_own_words():
     run = made_up(task="regression")
-    text = " ".join(Parsed(run.page()).texts)
+    page = Parsed(run.page())
+    text = " ".join(page.texts)
     assert "an R² of 0.9712 on the held-out rows" in text
     assert "accuracy" not in text
     assert "answers" not in text
-    assert Parsed(run.page()).data["score"] == "R²"
+    assert page.data["score"] == "R²"
 
 
 def test_winner_is_the_one_of_the_leaderboard_also_where_another_had_a_lower_loss():
@@ -222,13 +230,13 @@ def test_winner_is_the_one_of_the_leaderboard_also_where_another_had_a_lower_los
 
 def test_an_unknown_number_of_networks_is_not_told():
     run = made_up()
-    known, unknown = run, replace(run, facts=replace(run.facts, architectures=None))
+    unknown = replace(run, facts=replace(run.facts, architectures=None))
     points = grouped(run.facts.points)
-    for some, said in (
-        (known, f"{points} points, which are 4,321 different networks. "),
-        (unknown, f"{points} points. "),
+    for page, said in (
+        (usual_page(), f"{points} points, which are 4,321 different networks. "),
+        (unknown.page(), f"{points} points. "),
     ):
-        text = " ".join(" ".join(Parsed(some.page()).texts).split())
+        text = " ".join(" ".join(Parsed(page).texts).split())
         assert f"The space holds {said}Strategy" in text
         assert "None" not in text
 
@@ -252,7 +260,7 @@ def test_settings_of_several_kinds_of_machines_are_told():
 
 
 def test_nothing_is_asked_of_the_network():
-    page = Parsed(made_up().page())
+    page = Parsed(usual_page())
     (policy,) = [a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none';")
     for tag, attributes in page.elements:
@@ -263,18 +271,18 @@ def test_nothing_is_asked_of_the_network():
 
 
 def test_only_the_one_script_may_run():
-    page = Parsed(made_up().page())
+    page = Parsed(usual_page())
     (policy,) = [a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
     (script,) = [text for kind, text in page.scripts if kind is None]
     assert f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
 
 
 def test_names_that_users_chose_are_text_wherever_they_stand():
-    plain, hostile = made_up(), made_up(name=HOSTILE, word=HOSTILE)
+    hostile = made_up(name=HOSTILE, word=HOSTILE)
     hostile = replace(hostile, rows=[replace(row, name=f"{row.name} {HOSTILE}") for row in hostile.rows])
     page = Parsed(hostile.page())
     tags = [tag for tag, _ in page.elements]
-    assert tags.count("script") == [tag for tag, _ in Parsed(plain.page()).elements].count("script") == 2
+    assert tags.count("script") == [tag for tag, _ in Parsed(usual_page()).elements].count("script") == 2
     assert "img" not in tags
     assert "alert" not in "".join(text for kind, text in page.scripts if kind is None)
     assert HOSTILE in "".join(page.texts), "shown as it is"

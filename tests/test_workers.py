@@ -1,23 +1,27 @@
 """Workers: the same search whoever is faster, dies or is interrupted."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from threading import Thread
 
 import numpy as np
 import pytest
+from elsewhere import add, die, process, refuse, refuse_oddly, sleep, unsendable
+from test_session import machgraph
 from test_study import RECIPE, Cut, cut_at, ledger, same, settings
 from test_study import dataset as dataset
 from test_study import quiet as quiet
 from test_study import source as source
 from torch import nn
 
-from search import Candidate, GraphSpace, study
+from search import Candidate, GraphSpace, report, study
 from search.facts import facts_of
 from search.parallel.pool import ATTEMPTS
 from search.parallel.processes import Workers
@@ -48,39 +52,15 @@ class Alone(OnData):
     ahead = 2 * QUEUED - 1
 
 
-def add(shared, number):
-    return shared + number
+@contextmanager
+def in_this_process(work, ray=None):
+    yield Alone(work.settings, work.facts, work.dataset, work.folder)
 
 
-def process(shared):
-    return os.getpid()
-
-
-def sleep(shared, seconds):
-    time.sleep(seconds)
-
-
-def die(shared):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def refuse(shared):
-    raise FileNotFoundError("no such thing")
-
-
-class Odd(Exception):
-    """One that can't be made anew from what it says."""
-
-    def __init__(self, first, second):
-        super().__init__(first)
-
-
-def refuse_oddly(shared):
-    raise Odd("one", "two")
-
-
-def unsendable(shared):
-    return lambda: None
+@pytest.fixture
+def alone(monkeypatch):
+    """Searches by no other process, which go as those of two workers do."""
+    monkeypatch.setattr(study, "employed", in_this_process)
 
 
 @pytest.fixture
@@ -158,25 +138,35 @@ def test_workers_find_what_one_process_finds_as_long_as_nothing_was_known(wish, 
     assert ledger(searched) != ledger(tmp_path / "run")
 
 
-@pytest.mark.parametrize("done", [0, 4, 16, 36])
-def test_a_search_that_is_cut_off_goes_on_as_if_it_had_not_been(wish, searched, dataset, tmp_path, done):
+@pytest.mark.parametrize("done", [0, 4, 36])
+def test_a_search_that_is_cut_off_goes_on_as_if_it_had_not_been(alone, wish, searched, dataset, tmp_path, done):
     with pytest.raises(Cut):
         study.run(wish, dataset, tmp_path / "run", cut_at("storing" if done else "proposing", done))
     study.resume(tmp_path / "run", dataset=dataset)
     same(tmp_path / "run", searched)
 
 
-def test_a_search_goes_on_as_if_it_had_not_been_cut_off_with_every_strategy(wish, dataset, tmp_path):
-    for strategy in ("tpe", "random"):
-        own = replace(wish, strategy=strategy, trials=24)
-        study.run(own, dataset, tmp_path / strategy)
-        with pytest.raises(Cut):
-            study.run(own, dataset, tmp_path / f"{strategy} cut", cut_at("storing", 12))
-        study.resume(tmp_path / f"{strategy} cut", dataset=dataset)
-        same(tmp_path / f"{strategy} cut", tmp_path / strategy)
+def test_a_search_by_workers_that_is_cut_off_goes_on_as_if_it_had_not_been(wish, searched, dataset, tmp_path):
+    with pytest.raises(Cut):
+        study.run(wish, dataset, tmp_path / "run", cut_at("storing", 16))
+    study.resume(tmp_path / "run", dataset=dataset)
+    same(tmp_path / "run", searched)
 
 
-def test_a_search_may_end_with_what_is_in_training(wish, dataset, tmp_path):
+@pytest.mark.parametrize("strategy", ["tpe", "random"])
+def test_a_search_goes_on_as_if_it_had_not_been_cut_off_with_every_strategy(
+    wish, dataset, tmp_path, monkeypatch, strategy
+):
+    own = replace(wish, strategy=strategy, trials=24)
+    study.run(own, dataset, tmp_path / "whole")
+    monkeypatch.setattr(study, "employed", in_this_process)
+    with pytest.raises(Cut):
+        study.run(own, dataset, tmp_path / "cut", cut_at("storing", 12))
+    study.resume(tmp_path / "cut", dataset=dataset)
+    same(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_search_may_end_with_what_is_in_training(alone, wish, dataset, tmp_path):
     """A limit that leaves the last generation smaller, and more trials later."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     study.run(replace(wish, trials=22), dataset, whole)
@@ -207,22 +197,17 @@ def test_a_worker_that_is_killed_changes_nothing_but_is_told(wish, searched, dat
 
 
 def test_workers_end_with_a_search_that_is_killed(source, tmp_path):
-    code = (
-        "import sys\n"
-        "from test_study import settings\n"
-        "from search import study\n"
-        "from search.loading import dataset_of\n"
-        "if __name__ == '__main__':\n"
-        f"    wish = settings({source!r}, trials=100000, workers=2)\n"
-        "    def tell(event):\n"
-        "        print(event.done, flush=True)\n"
-        f"    study.run(wish, dataset_of(wish), {str(tmp_path / 'run')!r}, tell)\n"
-    )
+    (tmp_path / "wish").write_bytes(pickle.dumps(settings(source, trials=100000, workers=2)))
     script = tmp_path / "script.py"
-    script.write_text(code)
-    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path}
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=environment, text=True) as running:
+    script.write_text(
+        "if __name__ == '__main__':\n"
+        "    import pickle\n"
+        "    from search import study\n"
+        "    from search.loading import dataset_of\n"
+        "    wish = pickle.load(open('wish', 'rb'))\n"
+        "    study.run(wish, dataset_of(wish), 'run', lambda event: print(event.done, flush=True))\n"
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, cwd=tmp_path, text=True) as running:
         for line in running.stdout:
             if int(line) >= 6:
                 break
@@ -285,8 +270,9 @@ def test_a_graph_space_that_can_not_be_sent_is_refused(wish, dataset, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("kept", [0, 4], ids=["before", "after"])
-def test_a_search_may_be_cut_off_twice_while_it_stores(wish, searched, dataset, tmp_path, kept):
+@pytest.mark.parametrize(("kept", "employer"), [(0, in_this_process), (4, employed)], ids=["before", "after"])
+def test_a_search_may_be_cut_off_twice_while_it_stores(wish, searched, dataset, tmp_path, monkeypatch, kept, employer):
+    monkeypatch.setattr(study, "employed", employer)
     append = Store.append
 
     def cut(first, kept):
@@ -356,16 +342,15 @@ def test_waiting_tells_how_many_are_in_training(wish, dataset, tmp_path):
     assert set(told) == {(0, 1)}
 
 
-def test_the_command_line_takes_workers(source, tmp_path):
-    def machgraph(*arguments):
-        command = [sys.executable, "-m", "search.cli", "search", source, "--target", "sign", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-
+def test_the_command_line_takes_workers(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "write", lambda folder: None)
     (tmp_path / "few.toml").write_text("[search]\nfinalists = 1\nseeds = 1\n[recipe]\nepochs = 8\nrungs = [2]\n")
-    done = machgraph("--workers", "2", "--trials", "12", "--out", "run", "--config", "few.toml")
-    assert done.returncode == 0, done.stderr
-    assert "8 candidates at a time by each of 2 workers" in " ".join(done.stderr.split())
+    common = ("search", source, "--target", "sign", "--trials", 12, "--config", tmp_path / "few.toml")
+    code, _, err = machgraph(capsys, *common, "--workers", 2, "--out", tmp_path / "run")
+    assert code == 0, err
+    assert "8 candidates at a time by each of 2 workers" in " ".join(err.split())
     assert len(read_records(tmp_path / "run")) == 12
-    refused = machgraph("--workers", "0", "--trials", "12")
-    assert refused.returncode == 2
-    assert "got workers=0: it must be at least 1" in " ".join(refused.stderr.split())
+    code, _, err = machgraph(capsys, *common, "--workers", 0, "--out", tmp_path / "none")
+    assert code == 2
+    assert "got workers=0: it must be at least 1" in " ".join(err.split())
+    assert not (tmp_path / "none").exists()

@@ -65,9 +65,10 @@ def source(machine: ParametricMachine, name: str) -> str:
 
 def summary(machine: ParametricMachine) -> str:
     """What it is, in a few words."""
-    kind = {"DenseMachine": "dense", "ConvMachine": "convolutional", "RecurrentMachine": "recurrent"}
+    kinds = {"DenseMachine": "dense", "ConvMachine": "convolutional", "RecurrentMachine": "recurrent"}
+    kind = next(kinds[base.__name__] for base in type(machine).__mro__ if base.__name__ in kinds)
     count = sum(tensor.numel() for tensor in tensors(machine).values())
-    return f"A {kind[type(machine).__name__]} network of {len(machine.partition)} blocks, {count:,} parameters"
+    return f"A {kind} network of {len(machine.partition)} blocks, {count:,} parameters"
 
 
 def loading(precision: str = "next(iter(weights.values())).dtype") -> list[str]:
