@@ -106,11 +106,11 @@ def _is_observed() -> bool:
 
 def resolvent(machine: "ParametricMachine", y0: Tensor, z0: Tensor | None) -> tuple[Tensor, Tensor]:
     """``(y, z)`` of ``machine.solve(y0, z0)``, for tensors ``(sample, channel, *size)`` of some of the channels."""
-    y, z = _Resolvent.apply(machine, machine.weight, machine.bias, y0, z0)  # type: ignore[no-untyped-call]
+    y, z = _CompiledResolvent.apply(machine, machine.weight, machine.bias, y0, z0)  # type: ignore[no-untyped-call]
     return y, z
 
 
-class _Resolvent(torch.autograd.Function):
+class _CompiledResolvent(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, machine: "ParametricMachine", weight: Tensor, bias: Tensor | None, y0: Tensor, z0: Tensor | None

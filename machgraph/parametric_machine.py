@@ -159,10 +159,16 @@ class ParametricMachine(nn.Module, ABC):
         ------
         ValueError : too many channels or too few axes, sizes that differ, another dtype or device than the weights';
             slopes for blocks of several scales.
+
+        Notes
+        -----
+        One solution, four ways: the compiled loop, on a CPU; the same as an operator, for ``torch.compile``; blocks one
+        by one, where operations are recorded, as by ``torch.export``; and ``reference`` everywhere else.
         """
-        if slopes is None and not self.is_scaled and compiled.serves(self, y0, z0):
+        is_plain = slopes is None and not self.is_scaled
+        if is_plain and compiled.serves(self, y0, z0):
             return compiled.resolvent(self, y0, z0)
-        if slopes is None and not self.is_scaled and torch.compiler.is_compiling():
+        if is_plain and torch.compiler.is_compiling():
             from machgraph import operator  # to define operators, torch loads its compiler
 
             if operator.is_wanted(self, y0, z0):

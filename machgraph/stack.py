@@ -149,9 +149,8 @@ class Stack:
         self.partition = Partition((first, *slots, last))
         self.index = [self._channels(machine) for machine in machines]
         like, size = next(iter(states.values())).weight, self.partition.size
-        shapes = [(len(like), size, size), (size,)]
-        shapes = [shapes[i] for i in (0, 1, 0, 0, 1, 1)]
-        stacked = [like.new_zeros(len(machines), *shape) for shape in shapes]
+        weight, bias = (len(like), size, size), (size,)
+        stacked = [like.new_zeros(len(machines), *shape) for shape in (weight, bias, weight, weight, bias, bias)]
         self.mask, self.bias_mask = torch.zeros_like(stacked[0]), torch.zeros_like(stacked[1])
         for p, (state, machine, index) in enumerate(zip(states.values(), machines, self.index, strict=True)):
             for whole, own in zip(stacked, state.tensors, strict=True):

@@ -188,7 +188,7 @@ def search(
     console = told(quiet=quiet, as_json=as_json)
     console.print(known(wish, facts))
     settings = wish if dry_run else pace.paced(wish, dataset)
-    console.print(planned(settings, pace.told(wish, settings)))
+    console.print(planned(settings, pace.note(wish, settings)))
     console.print()
     if not dry_run:
         sit(

@@ -47,10 +47,11 @@ def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (G
     answer worse. All are relu, which no other activation was better than, and none is as fast. Recurrences, which
     `space_of_kind` has, are left out: of most series they fit better what they are chosen by, and tell new steps worse
     (``experiments.kinds``). The learning rates suit AdamW with one cycle of the length that `default_recipe` has; those
-    of convolutions are larger. Weight decay is a prior, whose share falls as data come in: it is ``400 / n_samples`` or
-    a third of it; of dense machines below 1,000 rows, rather that or three times that; and of series, which follow
-    rules, a third or a tenth. Steps are of 64 samples, fewer for few rows and more for many. These choices decide more
-    than the wiring: ``experiments.prior`` has the figures.
+    of convolutions are larger, and their first block hears the image before anything is pooled. Weight decay is a
+    prior, whose share falls as data come in: it is ``400 / n_samples`` or a third of it; of dense machines below 1,000
+    rows, rather that or three times that; and of series, which follow rules, a third or a tenth. Steps are of 64
+    samples, fewer for few rows and more for many. These choices decide more than the wiring: ``experiments.prior`` has
+    the figures.
 
     Examples
     --------
@@ -113,7 +114,7 @@ def space_of_kind(kind: Kind, shape: Shape, n_samples: int, transforms: tuple[st
         training |= {"activations": ("tanh", "relu"), "max_blocks": 3}
         return Space(kind="recurrence", widths=(8, 16), lags=(1, 2), **training)
     halvings = max(0, math.floor(math.log2(min(shape.size))) - 1)  # to two pixels or three
-    training |= {"max_blocks": 3, "max_scale": halvings, "heads": (halvings,)}
+    training |= {"max_blocks": 3, "max_scale": halvings, "first_scale": 0, "heads": (halvings,)}
     training |= {} if few else {"learning_rates": (8e-3, 1.6e-2, 3.2e-2)}
     return Space(kind="convolution", widths=(16, 24, 32), kernels=(3,), **training)
 

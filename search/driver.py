@@ -27,6 +27,7 @@ from search.graph.space import GraphSpace
 from search.isomorphism.canonical import canonical, key
 from search.objectives import accepting, asked, excess, measures
 from search.point import AnyPoint, Point
+from search.population import Outcome
 from search.run import (
     Record,
     Row,
@@ -127,7 +128,7 @@ def start(
             store.keep_settings()
         with store:
             store.hold()
-            return _told(_Driver(settings, facts, work, chosen, folder, store, on_event))
+            return _searched(_Driver(settings, facts, work, chosen, folder, store, on_event))
 
 
 def go_on(
@@ -158,10 +159,10 @@ def go_on(
         )
         write_run(folder, settings, facts, place.told)
         store.keep_settings()
-        return _told(_Driver(settings, facts, work, _strategy(settings, facts), folder, store, on_event))
+        return _searched(_Driver(settings, facts, work, _strategy(settings, facts), folder, store, on_event))
 
 
-def _told(driver: "_Driver") -> Result:
+def _searched(driver: "_Driver") -> Result:
     """Search; what the operating system refuses meanwhile is told with the way to go on."""
     try:
         return driver.search()
@@ -217,7 +218,7 @@ class _Driver:
         stored = store.read()
         self.generations = list({s.generation.first: s.generation for s in stored}.values())
         ahead = self.generations[max(0, len(self.generations) - work.ahead) :]  # were proposed before the last was told
-        told = stored[: ahead[0].first] if ahead else stored
+        finished = stored[: ahead[0].first] if ahead else stored
         self.best = best([s.record for s in stored], settings)
         self.records = list[Record]()
         self.owners = dict[str, int]()  # the trial that was trained, of each key
@@ -225,9 +226,9 @@ class _Driver:
         self.keys = set[str]()  # of all that was proposed
         self.proposed = 0  # trials
         self.again = 0, 0  # generations that are told again, and trials of these
-        for s in told:
+        for s in finished:
             (proposal,) = self.proposed_before([s]).proposals
-            self.told(proposal, s.record)
+            self.learn(proposal, s.record)
         self.waiting = deque(self.proposed_before(stored[g.first : g.first + g.size]) for g in ahead)
         self.again = len(ahead), sum(g.size for g in ahead)
         self.parents = Parents(folder) if settings.recipe.inherit else None
@@ -253,13 +254,13 @@ class _Driver:
                 if not self.waiting:
                     return self.finish()
                 self.settle()
-                self.tell("storing")
+                self.announce("storing")
         except KeyboardInterrupt:
             if not any(self.again):  # else the tables have more already
                 self.write_tables(now=True)
             raise
 
-    def tell(self, stage: Stage, size: int = 0, running: int = 0, epoch: int = 0) -> None:
+    def announce(self, stage: Stage, size: int = 0, running: int = 0, epoch: int = 0) -> None:
         limits = self.settings.trials, self.settings.seconds
         elapsed = self.elapsed if stage in ("storing", "rivals") else perf_counter() - self.began
         done = len(self.records) + self.again[1]
@@ -295,7 +296,7 @@ class _Driver:
         """Ask the strategy for a generation, and have it trained."""
         settings, first = self.settings, self.proposed
         began = self.elapsed if not self.waiting else perf_counter() - self.began  # storing counts too
-        self.tell("proposing", size=size)
+        self.announce("proposing", size=size)
         given = list(self.work.begin(size)) if first == 0 else []
         proposals = [Proposal(point, settings.space.encode(point)) for point in given[:size]]
         for number, proposal in enumerate(proposals, first):
@@ -327,34 +328,23 @@ class _Driver:
 
     def settle(self) -> None:
         """Wait for the generation that was proposed first, tell the strategy what became of it, and store it."""
-        settings, one = self.settings, self.waiting[0]
+        one = self.waiting[0]
         if one.stored:
             for proposal, s in zip(one.proposals, one.stored, strict=True):
-                self.told(proposal, s.record)
+                self.learn(proposal, s.record)
             self.waiting.popleft()
             self.again = self.again[0] - 1, self.again[1] - one.size
             return
 
         def progress(epoch: int, running: int) -> None:
-            self.tell("training", running=running, epoch=epoch)
+            self.announce("training", running=running, epoch=epoch)
 
         assert one.pending is not None
         progress(0, len(one.allowed))
         outcomes = dict(zip(one.allowed, one.pending(progress), strict=True))
         self.waiting.popleft()
-        own, wish = list[Record](), asked(settings.objectives, settings.constraints)
-        for number, (proposal, keyed) in enumerate(zip(one.proposals, one.keys, strict=True), one.first):
-            point = proposal.point
-            if number in outcomes:
-                record = verdict.trained(number, keyed, point, outcomes[number], one.found[number], wish)
-            elif number in one.found:
-                record = verdict.infeasible(number, keyed, point, one.found[number])
-            elif keyed in self.owners:
-                record = verdict.duplicate(number, point, self.records[self.owners[keyed]])
-            else:
-                record = verdict.duplicate(number, point, next(before for before in own if before.key == keyed))
-            own.append(replace(record, parent=_parent(proposal)))
-        self.best = best([*([self.best] if self.best else []), *own], settings)
+        own = self.records_of(one, outcomes)
+        self.best = best([*([self.best] if self.best else []), *own], self.settings)
         if self.best is not None and self.best.number in outcomes:
             # Before the records: a machine without its record is found again, a record without its machine is not.
             self.work.keep(self.best, outcomes[self.best.number])
@@ -364,17 +354,33 @@ class _Driver:
         generation = Generation(one.first, one.size, perf_counter() - self.began)
         self.store.append(
             [
-                Stored(record, generation, self.places(p.code), verdict.told(record, settings), p.attributes)
+                Stored(record, generation, self.places(p.code), verdict.value(record, self.settings), p.attributes)
                 for record, p in zip(own, one.proposals, strict=True)
             ],
-            lambda: self.tell("waiting"),
+            lambda: self.announce("waiting"),
         )
         for proposal, record in zip(one.proposals, own, strict=True):
-            self.told(proposal, record)
+            self.learn(proposal, record)
         self.generations.append(generation)
         self.lasted.append(generation.elapsed - one.began)
         self.leave_parents()
         self.write_tables()
+
+    def records_of(self, one: _Proposed, outcomes: Mapping[int, Outcome]) -> list[Record]:
+        """What became of each trial of a generation whose outcomes are there, by the number of the trial."""
+        own, wish = list[Record](), asked(self.settings.objectives, self.settings.constraints)
+        for number, (proposal, keyed) in enumerate(zip(one.proposals, one.keys, strict=True), one.first):
+            point = proposal.point
+            if number in outcomes:
+                record = verdict.trained(number, keyed, point, outcomes[number], one.found[number], wish)
+            elif number in one.found:
+                record = verdict.infeasible(number, keyed, point, one.found[number])
+            else:
+                known = self.owners.get(keyed)
+                first = next(r for r in own if r.key == keyed) if known is None else self.records[known]
+                record = verdict.duplicate(number, point, first)
+            own.append(replace(record, parent=_parent(proposal)))
+        return own
 
     def write_tables(self, *, now: bool = False) -> None:
         """The ledger and the leaderboard so far, as often as that takes a small share of the time.
@@ -388,9 +394,9 @@ class _Driver:
             write_leaderboard(self.folder, found_rows(self.records, self.facts, self.settings), self.facts)
             self.tables = perf_counter(), perf_counter() - began
 
-    def told(self, proposal: Proposal, record: Record) -> None:
+    def learn(self, proposal: Proposal, record: Record) -> None:
         """A trial is finished, and the strategy knows."""
-        self.strategy.tell(record.number, verdict.told(record, self.settings))
+        self.strategy.tell(record.number, verdict.value(record, self.settings))
         self.records.append(record)
         self.owners.setdefault(record.key, record.number)
         space = self.settings.space
@@ -437,7 +443,7 @@ class _Driver:
         if self.records:
             self.write_tables(now=True)
         if ranked:
-            self.tell("rivals")
+            self.announce("rivals")
             rows = self.work.end(ranked, self.settings) or rows
             self.count_look(rows)  # before anybody can see what it showed
             write_leaderboard(self.folder, rows, self.facts)

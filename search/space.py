@@ -26,7 +26,7 @@ Recurrences = Literal["free", "all", "own"]
 Triple = tuple[int, int, int]  # lag, block_out, block_in
 
 OWNERS: Mapping[str, Kind] = {  # what a single kind has
-    **dict.fromkeys(("kernels", "dilations", "max_scale", "heads"), "convolution"),
+    **dict.fromkeys(("kernels", "dilations", "max_scale", "first_scale", "heads"), "convolution"),
     **dict.fromkeys(("lags", "timeblocks", "recurrences"), "recurrence"),
 }
 
@@ -65,6 +65,8 @@ class Space:
     kernels, dilations : of a convolution.
     max_scale : of a convolution: how often the grid may be halved before its last hidden block. Each block has a scale
         from 0 to this, none a smaller one than the block before.
+    first_scale : of a convolution: the coarsest scale of its first hidden block; ``None``: any. At 0 a block hears the
+        image before anything is pooled.
     heads : of a convolution: scales of the output, at least ``max_scale``; its mean over positions is the answer.
     lags, timeblocks : of a recurrence: the longest lag, and the steps of time that are updated at once. A time block
         that no lag reaches would leave no recurrence.
@@ -99,6 +101,7 @@ class Space:
     kernels: tuple[int, ...] = (1,)
     dilations: tuple[int, ...] = (1,)
     max_scale: int = 0
+    first_scale: int | None = None
     heads: tuple[int, ...] = (0,)
     lags: tuple[int, ...] = (0,)
     timeblocks: tuple[int, ...] = (1,)
@@ -110,7 +113,8 @@ class Space:
 
     def __post_init__(self) -> None:
         """Check, and turn lists into tuples."""
-        for name in ("max_blocks", "min_blocks", "max_scale"):
+        whole = ("max_blocks", "min_blocks", "max_scale", *["first_scale"] * (self.first_scale is not None))
+        for name in whole:
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < 0:
                 raise ValueError(f"got {name}={number!r}: it must be a whole number, 0 or more")
@@ -204,7 +208,7 @@ class Space:
         hidden = range(1, self.max_blocks + 1)
         convolution: dict[str, tuple[Choice, ...]] = {}
         if self.kind == "convolution":
-            convolution = {f"scale_{i}": tuple(range(self.max_scale + 1)) for i in hidden}
+            convolution = {f"scale_{i}": tuple(range(self.coarsest(i) + 1)) for i in hidden}
             convolution |= {"head": self.heads, "kernel": self.kernels, "dilation": self.dilations}
         recurrence: dict[str, tuple[Choice, ...]] = {}
         if self.kind == "recurrence":
@@ -373,8 +377,7 @@ class Space:
             blocks, lags, timeblock = list(counts)[int(rng.choice(len(counts), p=shares))]
             code["blocks"] = blocks
             if self.kind == "convolution":  # one of the rising sequences of scales
-                places = np.sort(rng.choice(blocks + self.max_scale, size=blocks, replace=False))
-                code |= {f"scale_{i}": int(place) for i, place in enumerate(places - np.arange(blocks), start=1)}
+                code |= self._some_scales(blocks, rng)
             if self.kind == "recurrence":
                 code |= {"lags": lags, "timeblock": timeblock}
             if self.density is not None:
@@ -409,12 +412,32 @@ class Space:
             (n, lags, timeblock): labels**n
             * self._wirings(n)
             * (2 ** len(self._triples(n, lags, timeblock)) if self.recurrences == "free" else 1)
-            * math.comb(n + self.max_scale, n)
+            * sum(self._risings(n))
             * rest
             for n in range(self.min_blocks, self.max_blocks + 1)
             for lags in self.lags
             for timeblock in self.timeblocks
         }
+
+    def coarsest(self, block: int) -> int:
+        """The coarsest scale that a hidden block, counted from 1, may have."""
+        return self.max_scale if self.first_scale is None or block > 1 else min(self.first_scale, self.max_scale)
+
+    def _risings(self, blocks: int) -> list[int]:
+        """Number of rising sequences of scales, by the scale of the first of so many blocks."""
+        if not blocks:
+            return [1]
+        return [math.comb(blocks - 1 + self.max_scale - first, blocks - 1) for first in range(self.coarsest(1) + 1)]
+
+    def _some_scales(self, blocks: int, rng: np.random.Generator) -> Code:
+        """A rising sequence drawn uniformly."""
+        if not blocks:
+            return {}
+        ways = self._risings(blocks)
+        first = int(rng.choice(len(ways), p=[way / sum(ways) for way in ways]))
+        places = np.sort(rng.choice(blocks - 1 + self.max_scale - first, size=blocks - 1, replace=False))
+        scales = [first, *(first + places - np.arange(blocks - 1)).tolist()]
+        return {f"scale_{i}": scale for i, scale in enumerate(scales, start=1)}
 
     def _wirings(self, blocks: int) -> int:
         """Number of masks of lag 0."""

@@ -13,7 +13,7 @@ from search.record import Record, Settings
 WORSE = 1e9  # than any loss
 
 
-def told(record: Record, settings: Settings) -> tuple[float, ...] | None:
+def value(record: Record, settings: Settings) -> tuple[float, ...] | None:
     """What the strategy is told of a trial: of one that exceeds a constraint, that it is worse than all that do not."""
     if record.is_valid:
         return record.values(settings.objectives, settings.maximize)

@@ -64,7 +64,7 @@ def calls(monkeypatch):
 
 
 def is_compiled(x):
-    return isinstance(x.grad_fn, compiled._Resolvent._backward_cls)
+    return isinstance(x.grad_fn, compiled._CompiledResolvent._backward_cls)
 
 
 def by_reference(machine, *x):

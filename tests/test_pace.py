@@ -33,7 +33,7 @@ def settings(seconds, n_samples=300, space=SPACE, **changes):
 def test_without_a_limit_of_time_nothing_changes_and_nothing_is_measured(dataset, monkeypatch):
     monkeypatch.setattr(pace, "generation_seconds", None)
     assert pace.paced(settings(None), dataset) == settings(None)
-    assert pace.told(settings(None), settings(None)) == ""
+    assert pace.note(settings(None), settings(None)) == ""
 
 
 SIZES = [(16,), (64,), (64, 256), (1024,)]
@@ -59,7 +59,7 @@ def test_the_generations_fit_or_the_schedule_is_as_short_as_can_be(dataset, seco
         assert after == before
     elif after.recipe.epochs > pace.LEAST_EPOCHS or after.recipe.batches > 1:
         assert pace.GENERATIONS * generation * steps / wished <= seconds * (1 + 1e-9)
-    assert (pace.told(before, after) == "") == (before == after)
+    assert (pace.note(before, after) == "") == (before == after)
 
 
 @pytest.mark.parametrize(("sizes", "folds"), [((16,), 1), ((64,), 1), ((64,), 5), ((16, 32), 3), ((1000,), 1)], ids=str)
@@ -189,6 +189,6 @@ def test_a_single_fold_without_a_validation_part_is_refused_before_anything_is_c
 def test_what_was_made_shorter_is_told_in_a_sentence():
     wish = settings(1.0)
     few = replace(wish, recipe=replace(wish.recipe, epochs=5, batches=2, rungs=(1, 2)))
-    assert pace.told(wish, few).startswith("5 epochs of 2 steps instead of 60, so that a few generations fit")
+    assert pace.note(wish, few).startswith("5 epochs of 2 steps instead of 60, so that a few generations fit")
     one = replace(few, recipe=replace(few.recipe, batches=1))
-    assert pace.told(wish, one).startswith("5 epochs of 1 step instead of 60, ")
+    assert pace.note(wish, one).startswith("5 epochs of 1 step instead of 60, ")

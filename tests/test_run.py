@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +43,8 @@ SETTINGS = Settings(
 )
 SHAPE = Shape(12, 2, (3, 2, 2))
 FACTS = Facts("kinds, of [two]", "classification", SHAPE, ("a", 'b"'), ("one", "two"), "f00", 10**20, 7, {"torch": "2"})
+
+PAGE = (Path(__file__).parents[1] / "docs" / "runs.md").read_text()
 
 points = st.integers(0, 2**32).map(lambda seed: BOTH.sample(np.random.default_rng(seed)))
 losses = st.floats(allow_infinity=False, width=32)
@@ -132,6 +135,7 @@ def test_leaderboard_has_an_empty_field_for_what_is_not_there(tmp_path):
     lines = [dict(zip(header, line, strict=True)) for line in lines]
     nothing = {"trial", "point", "architecture", "test_loss", "loss_sd", "test_sd", "measures"}
     assert {name for name, cell in lines[0].items() if cell == ""} == nothing | {"loss"}
+    assert {name for name in lines[0] if f"`{name}`" not in PAGE} == set()
     assert {name for name, cell in lines[1].items() if cell == ""} == nothing
     assert lines[1]["loss"] == "nan"
 
@@ -150,6 +154,7 @@ def test_ledger_has_a_line_for_every_record_and_says_who_hears_whom(tmp_path, sp
         assert line[name] == str(getattr(point, name))
     assert line["scales"] == "-".join(map(str, point.scales))
     assert len(lines) == 2
+    assert {name for name in header.split(",") if f"`{name}`" not in PAGE} == set()
 
 
 def test_what_is_not_there_yet_is_empty_and_what_is_no_run_is_refused(tmp_path):

@@ -133,7 +133,8 @@ def convolutions(space, blocks):
     if space.kind == "dense":
         return [{}]
     scales = itertools.product(range(space.max_scale + 1), repeat=blocks)
-    rising = [s for s in scales if list(s) == sorted(s)]
+    first = space.max_scale if space.first_scale is None else space.first_scale
+    rising = [s for s in scales if list(s) == sorted(s) and (not s or s[0] <= first)]
     return [
         {"kind": space.kind, "scales": (*s, head), "kernel": kernel, "dilation": dilation}
         for s, head, kernel, dilation in itertools.product(rising, space.heads, space.kernels, space.dilations)
@@ -441,6 +442,8 @@ CONVOLUTIONS = [
     Space(1, (8, 16), ("relu",), (1e-3,), kind="convolution", max_scale=1, heads=(1, 2)),
     Space(2, (8,), ("relu",), (1e-3,), (0.1, 0.3), kind="convolution", kernels=(1, 3), dilations=(1, 2), max_scale=2,
           heads=(2,)),
+    Space(2, (8,), ("relu",), (1e-3,), kind="convolution", max_scale=2, first_scale=0, heads=(2,)),
+    Space(2, (8,), ("relu",), (1e-3,), kind="convolution", max_scale=2, first_scale=1, heads=(2, 3)),
     Space(3, (8,), ("relu",), (1e-3,), kind="convolution", max_span=2, min_blocks=2),
     Space(4, (8,), ("relu",), (1e-3,), max_span=1),
 ]  # fmt: skip
@@ -467,7 +470,8 @@ def test_a_space_may_leave_the_shortcuts_no_choice(shortcuts, edges):
         point = mutate(point, space, rng)
 
 
-BOTH = OneOf((Space(3, (8, 16)), Space(3, (4, 8), kind="convolution", kernels=(3, 5), max_scale=2, heads=(2, 3))))
+GRID = Space(3, (4, 8), kind="convolution", kernels=(3, 5), max_scale=2, first_scale=1, heads=(2, 3))
+BOTH = OneOf((Space(3, (8, 16)), GRID))
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -604,6 +608,8 @@ def assert_uniform(space, points):
         ({"density": (0.3, 0.4), "max_blocks": 0}, "no whole number of the 1 shortcuts"),
         ({"density": (0.0, 0.5), "shortcuts": "all"}, "of free shortcuts"),
         ({"kind": "convolution", "max_scale": 2, "heads": (1,)}, "finer than what it hears"),
+        ({"kind": "convolution", "first_scale": -1}, "first_scale=-1: it must be a whole number, 0 or more"),
+        ({"first_scale": 0}, "only a convolution has these"),
     ],
 )
 def test_a_space_is_checked_when_it_is_made(wrong, message):

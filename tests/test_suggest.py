@@ -362,6 +362,7 @@ def test_mutations_reach_every_point():
         Space(max_blocks=2, widths=(8,), activations=("relu",), learning_rates=(1e-3,), min_blocks=2),
         Space(1, **one, weight_decays=(0.1, 0.2, 0.3), batch_sizes=(16, 32)),
         Space(1, **one, **grid),
+        Space(2, **one, **{**grid, "kernels": (3,), "dilations": (1,), "heads": (1,), "first_scale": 0}),
         Space(3, **one, max_span=1, min_blocks=2),
     ):
         rng = np.random.default_rng(0)

@@ -121,7 +121,7 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     rows = [comparison.row(entrant) for entrant in finalists]
     if len(dataset.test):
         ensemble = together(
-            [entrant.said[0] for entrant in finalists], rows, [comparison.told(entrant) for entrant in finalists]
+            [entrant.said[0] for entrant in finalists], rows, [comparison.answered(entrant) for entrant in finalists]
         )
         rows[0] = comparison.looked_at(winner)  # of the others their part in the ensemble alone
         rows += [ensemble] if others else []
@@ -170,13 +170,13 @@ class _Comparison:
         ]
 
     def rivals(self, winner: AnyPoint) -> list[Entrant]:
-        """The middle one of random draws, on one fold alone, and a plain network as large as the winner."""
+        """The middle one of random draws, and a plain network as large as the winner; both validated on one fold."""
         drawn = self.validated(draws(self.settings, self.dataset.shape), self.seeds[:1], self.folds[:1])
         drawn = sorted((e for e in drawn if e.outcomes[0].status != "failed"), key=lambda entrant: entrant.loss)
         found = [replace(e, name=f"random (median of {len(drawn)})") for e in drawn[len(drawn) // 2 :][:1]]
         if isinstance(winner, Point):  # which wiring of one's own machines is plain?
             stack = plain(winner, self.dataset.shape)
-            (entrant,) = self.validated([stack], self.seeds, self.folds)
+            (entrant,) = self.validated([stack], self.seeds, self.folds[:1])
             found.append(replace(entrant, name=f"plain {ACRONYMS[stack.kind]}"))
         return found
 
@@ -230,9 +230,9 @@ class _Comparison:
 
     def looked_at(self, entrant: Entrant) -> Row:
         """The same, and what its machines do on the held-out part."""
-        return held_out(self.row(entrant), entrant.said, self.told(entrant))
+        return held_out(self.row(entrant), entrant.said, self.answered(entrant))
 
-    def told(self, entrant: Entrant) -> Dataset:
+    def answered(self, entrant: Entrant) -> Dataset:
         """The data set for answers in its own unit: where that is the one that was learned, they leave noise."""
         return replace(self.dataset, encoder=entrant.encoder) if entrant.point.transform == GIVEN else self.dataset
 

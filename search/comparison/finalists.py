@@ -10,7 +10,7 @@ from search.population import cores
 from search.record import Record, Settings
 
 FOLDS = 5  # at least, where there is time
-STEPS = ((5, 3, 5), (4, 2, 5), (4, 2, 3), (4, 1, 3), (2, 1, 3), (2, 1, 1), (1, 1, 1))  # from thorough to quick
+STEPS = ((5, 3, 5), (4, 2, 5), (4, 1, 5), (3, 1, 5), (2, 1, 5), (2, 1, 3), (1, 1, 1))  # from thorough to quick
 SHARE = 0.5  # of the time of the search, that its end may take
 
 
@@ -47,10 +47,10 @@ def affordable(best: Sequence[Record], settings: Settings) -> tuple[int, int, in
         return wish
 
     def seconds(finalists: int, seeds: int, folds: int) -> float:
-        """Of training: finalists and a plain network on all folds, random draws; then the winner and its rivals."""
+        """Of training: finalists on all folds, a plain network and random draws on one; then all rows."""
         records = chosen(best, finalists)
         whole = [settings.recipe.epochs * r.seconds / max(1, r.epochs) / settings.folds for r in records]
-        validated = folds * seeds * (sum(whole) + max(whole)) + 5 * fmean(whole)
+        validated = folds * seeds * sum(whole) + seeds * max(whole) + 5 * fmean(whole)
         return (validated + 3 * seeds * max(whole) + sum(whole)) / cores()
 
     steps = [wish, *((min(f, wish[0]), min(s, wish[1]), k) for f, s, k in STEPS)]

@@ -93,7 +93,9 @@ class _Draft:
         return list(range(len(self.mask)))
 
     def point(self, space: Space) -> Point:
-        """In the space: shortcuts and recurrences that it does not leave free are as it has them."""
+        """In the space: shortcuts and recurrences that it does not leave free, and scales, are as it has them."""
+        if self.widths:  # another block may be the first now
+            self.scales[1] = min(self.scales[1], space.coarsest(1))
         lagged = space.recurring(self.masks[1:], self.numbers["timeblock"])
         return Point(
             tuple(self.widths),
@@ -219,10 +221,11 @@ def _step_head(draft: _Draft, space: Space, rng: Generator) -> bool:
 
 def _step_scale(draft: _Draft, space: Space, rng: Generator) -> bool:
     """Halve the grid once more before a block, or once less; blocks after it, or before it, go along if they must."""
-    if not draft.widths or not space.max_scale:
+    blocks = [block for block in draft.blocks[1:-1] if space.coarsest(block)]
+    if not blocks:
         return False
-    block = int(rng.integers(1, len(draft.widths) + 1))
-    scale = _step(draft.scales[block], range(space.max_scale + 1), rng)
+    block = _pick(blocks, rng)
+    scale = _step(draft.scales[block], range(space.coarsest(block) + 1), rng)
     before, after = draft.scales[1:block], draft.scales[block + 1 : -1]
     draft.scales[1:-1] = [*(min(s, scale) for s in before), scale, *(max(s, scale) for s in after)]
     return True

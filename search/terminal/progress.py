@@ -225,9 +225,9 @@ def footnotes(rows: Sequence[Row], looks: str = "") -> Text:
             else ""
         )
         lines.append(
-            f"random: the middle one, by validation loss on one fold, of 5 uniform draws from the space. {plain}"
-            "Trained by the same recipe, unhalved. "
-            "scikit-learn: the best, on one fold too, of a linear model, trees and an SVM."
+            f"random: the middle one, by validation loss, of 5 uniform draws from the space. {plain}"
+            "Trained by the same recipe, unhalved. scikit-learn: the best, on validation, of a linear model, trees and "
+            "an SVM. Their validation is on one fold alone."
         )
     return Text("\n".join(lines), style="dim")
 

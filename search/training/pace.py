@@ -82,7 +82,7 @@ def _first(part: Part, rows: int) -> Part:
     return part.take(np.arange(rows))
 
 
-def told(wish: Settings, settings: Settings) -> str:
+def note(wish: Settings, settings: Settings) -> str:
     """A sentence about what was made shorter; empty if nothing was."""
     before, now = wish.recipe, settings.recipe
     if before == now:
