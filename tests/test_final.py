@@ -22,7 +22,7 @@ from search.comparison import final as end
 from search.comparison import finalists as few
 from search.comparison import rivals
 from search.comparison.final import final, folds_of, held_out, together
-from search.comparison.finalists import FOLDS, SHARE, affordable, chosen
+from search.comparison.finalists import DRAWS, FOLDS, SHARE, affordable, chosen
 from search.comparison.leaderboard import NAMES
 from search.data import load
 from search.data.reading import _bundled
@@ -231,7 +231,7 @@ def test_a_single_fold_needs_a_validation_part(dataset):
 
 def test_random_rival_is_the_middle_of_its_draws_trained_as_the_winner(dataset, done):
     (row,) = [row for row in done.rows if row.name == "random (median of 5)"]
-    draws = rivals.draws(settings(dataset), dataset.shape)
+    draws = rivals.draws(settings(dataset), dataset.shape, 5)
     outcomes = [alone(point, parts(dataset)[:1], seeds=[3])[0] for point in draws]
     middle = sorted(range(5), key=lambda i: outcomes[i].loss)[2]
     assert (row.point, row.trial) == (draws[middle], None)
@@ -321,8 +321,8 @@ def timed(seconds):
 
 def test_without_a_limit_of_time_all_is_done(dataset):
     wish = settings(dataset, finalists=5, seeds=4)
-    assert affordable(timed([1e9] * 4), wish) == (4, 4, FOLDS)
-    assert affordable(timed([1e9] * 2), replace(wish, folds=7)) == (2, 4, 7)
+    assert affordable(timed([1e9] * 4), wish) == (4, 4, FOLDS, DRAWS)
+    assert affordable(timed([1e9] * 2), replace(wish, folds=7)) == (2, 4, 7, DRAWS)
 
 
 @given(
@@ -335,17 +335,18 @@ def test_what_is_done_fits_into_its_share_of_the_time(dataset, seconds, limit, f
     best, wish = timed(seconds), settings(dataset, finalists=finalists, seeds=seeds, trials=None, seconds=limit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(few, "cores", lambda: 1)
-        some, initial, folds = affordable(best, wish)
+        some, initial, folds, drawn = affordable(best, wish)
         more = affordable(best, replace(wish, seconds=10 * limit))
         patch.setattr(few, "cores", lambda: 2)
         wider = affordable(best, wish)
     assert 1 <= some <= min(finalists, len(best))
     assert 1 <= initial <= seeds
     assert 1 <= folds <= FOLDS
+    assert drawn in (1, DRAWS)
     if (some, initial, folds) != (1, 1, 1):  # the trainings of the finalists alone, for the whole schedule
         assert sum(s / 2 * RECIPE.epochs for s in seconds[:some]) * initial * folds <= SHARE * limit
-    assert some * initial * folds <= np.prod(more)
-    assert some * initial * folds <= np.prod(wider)
+    assert some * initial * folds * drawn <= np.prod(more)
+    assert some * initial * folds * drawn <= np.prod(wider)
 
 
 def test_finalists_are_of_all_kinds():
@@ -370,8 +371,8 @@ def test_finalists_differ_in_their_widths_while_there_are_others():
 
 def test_much_time_allows_all_and_little_allows_one(dataset):
     brief = settings(dataset, trials=None, seconds=1e-6, finalists=4, seeds=6)
-    assert affordable(timed([1.0] * 4), brief) == (1, 1, 1)
-    assert affordable(timed([1.0] * 4), replace(brief, seconds=1e6)) == (4, 6, FOLDS)
+    assert affordable(timed([1.0] * 4), brief) == (1, 1, 1, 1)
+    assert affordable(timed([1.0] * 4), replace(brief, seconds=1e6)) == (4, 6, FOLDS, DRAWS)
 
 
 # ---- the ensemble on request -----------------------------------------------------------------------------------------

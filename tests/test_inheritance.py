@@ -53,7 +53,7 @@ def quiet():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rivals, "_models", lambda dataset: {"linear": NearestCentroid()})
-        patch.setattr(rivals, "DRAWS", 1)
+        patch.setattr("search.comparison.finalists.DRAWS", 1)
         patch.setattr("search.comparison.finalists.FOLDS", 2)
         for name, few in (("population", 6), ("tournament", 3)):
             patch.setitem(Evolution.__init__.__kwdefaults__, name, few)

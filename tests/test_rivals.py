@@ -78,8 +78,8 @@ def test_plain_recurrence_hears_the_block_before_now_and_itself_in_the_past(seed
 def test_draws_are_uniform_ones_that_no_trial_sees():
     settings = Settings("digits", None, None, 7, "random", 9, None, 3, DENSE, Recipe())
     rng = np.random.default_rng((7, 2**32))
-    assert rivals.draws(settings, Shape(64, 10)) == [canonical(DENSE.sample(rng)) for _ in range(5)]
-    assert rivals.draws(replace(settings, seed=8), Shape(64, 10)) != rivals.draws(settings, Shape(64, 10))
+    assert rivals.draws(settings, Shape(64, 10), 5) == [canonical(DENSE.sample(rng)) for _ in range(5)]
+    assert rivals.draws(replace(settings, seed=8), Shape(64, 10), 5) != rivals.draws(settings, Shape(64, 10), 5)
 
 
 # ---- scikit-learn ------------------------------------------------------------------------------------------------

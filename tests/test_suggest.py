@@ -367,7 +367,7 @@ def test_mutations_reach_every_point():
     ):
         rng = np.random.default_rng(0)
         point, seen = space.sample(rng), set()
-        for _ in range(10_000):  # some are visited rarely
+        for _ in range(20_000):  # some are visited rarely
             point = mutate(point, space, rng)
             seen.add(point)
             if len(seen) == space.count():

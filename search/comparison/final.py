@@ -109,12 +109,13 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     a held-out part have no rivals, for these are compared there.
     """
     best = front(best, settings)
-    number, seeds, parts = affordable(best, settings)
-    parts = parts if len(dataset.validation) else max(2, parts)
+    effort = affordable(best, settings)
+    parts = effort.folds if len(dataset.validation) else max(2, effort.folds)
     folds = dataset.folds(parts, settings.seed + 1) if parts > 1 else (dataset,)
-    comparison = _Comparison(settings, dataset, facts, folds, range(settings.seed + 1, settings.seed + 1 + seeds))
-    winner, *others = comparison.ranked(chosen(best, number))
-    rivals = comparison.rivals(winner.point) if len(dataset.test) else []
+    seeds = range(settings.seed + 1, settings.seed + 1 + effort.seeds)
+    comparison = _Comparison(settings, dataset, facts, folds, seeds)
+    winner, *others = comparison.ranked(chosen(best, effort.finalists))
+    rivals = comparison.rivals(winner.point, effort.draws) if len(dataset.test) else []
     winner, *rivals = comparison.refitted([winner, *rivals], comparison.seeds)
     finalists = [winner, *comparison.refitted(others, comparison.seeds[:1])]
 
@@ -169,11 +170,12 @@ class _Comparison:
             replace(entrant, name=name, record=record) for name, (entrant, record) in zip(names, found, strict=True)
         ]
 
-    def rivals(self, winner: AnyPoint) -> list[Entrant]:
-        """The middle one of random draws, and a plain network as large as the winner; both validated on one fold."""
-        drawn = self.validated(draws(self.settings, self.dataset.shape), self.seeds[:1], self.folds[:1])
+    def rivals(self, winner: AnyPoint, number: int) -> list[Entrant]:
+        """The middle one of so many random draws, and a plain network as large as the winner; validated on one fold."""
+        drawn = self.validated(draws(self.settings, self.dataset.shape, number), self.seeds[:1], self.folds[:1])
         drawn = sorted((e for e in drawn if e.outcomes[0].status != "failed"), key=lambda entrant: entrant.loss)
-        found = [replace(e, name=f"random (median of {len(drawn)})") for e in drawn[len(drawn) // 2 :][:1]]
+        name = f"random (median of {len(drawn)})" if len(drawn) > 1 else "random"
+        found = [replace(entrant, name=name) for entrant in drawn[len(drawn) // 2 :][:1]]
         if isinstance(winner, Point):  # which wiring of one's own machines is plain?
             stack = plain(winner, self.dataset.shape)
             (entrant,) = self.validated([stack], self.seeds, self.folds[:1])

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 from search.objectives import along, fronts
 from search.point import Point
@@ -10,8 +11,23 @@ from search.population import cores
 from search.record import Record, Settings
 
 FOLDS = 5  # at least, where there is time
-STEPS = ((5, 3, 5), (4, 2, 5), (4, 1, 5), (3, 1, 5), (2, 1, 5), (2, 1, 3), (1, 1, 1))  # from thorough to quick
+DRAWS = 5  # an odd number: the median is one of them
 SHARE = 0.5  # of the time of the search, that its end may take
+
+
+class Effort(NamedTuple):
+    """So many finalists, trained from so many initial weights on so many folds, beside so many random draws."""
+
+    finalists: int
+    seeds: int
+    folds: int
+    draws: int
+
+
+STEPS = (  # from thorough to quick
+    Effort(5, 3, FOLDS, DRAWS), Effort(4, 2, FOLDS, DRAWS), Effort(4, 1, FOLDS, DRAWS), Effort(3, 1, FOLDS, DRAWS),
+    Effort(3, 1, FOLDS, 1), Effort(2, 1, FOLDS, 1), Effort(2, 1, 3, 1), Effort(1, 1, 1, 1),
+)  # fmt: skip
 
 
 def front(best: Sequence[Record], settings: Settings) -> Sequence[Record]:
@@ -37,24 +53,24 @@ def chosen(best: Sequence[Record], number: int) -> list[Record]:
     return [best[i] for i in sorted(first)]
 
 
-def affordable(best: Sequence[Record], settings: Settings) -> tuple[int, int, int]:
-    """How many finalists, initial weights and folds: as many as the settings want, or as there is time for.
+def affordable(best: Sequence[Record], settings: Settings) -> Effort:
+    """As much as the settings want, or as there is time for.
 
     A search without a limit of time does all, so that it gives the same each time.
     """
-    wish = min(settings.finalists, len(best)), settings.seeds, max(settings.folds, FOLDS)
+    wish = Effort(min(settings.finalists, len(best)), settings.seeds, max(settings.folds, FOLDS), DRAWS)
     if settings.seconds is None:
         return wish
 
-    def seconds(finalists: int, seeds: int, folds: int) -> float:
+    def seconds(effort: Effort) -> float:
         """Of training: finalists on all folds, a plain network and random draws on one; then all rows."""
-        records = chosen(best, finalists)
+        records, seeds = chosen(best, effort.finalists), effort.seeds
         whole = [settings.recipe.epochs * r.seconds / max(1, r.epochs) / settings.folds for r in records]
-        validated = folds * seeds * sum(whole) + seeds * max(whole) + 5 * fmean(whole)
+        validated = effort.folds * seeds * sum(whole) + seeds * max(whole) + effort.draws * fmean(whole)
         return (validated + 3 * seeds * max(whole) + sum(whole)) / cores()
 
-    steps = [wish, *((min(f, wish[0]), min(s, wish[1]), k) for f, s, k in STEPS)]
-    return next((step for step in steps if seconds(*step) <= SHARE * settings.seconds), steps[-1])
+    steps = [wish, *(Effort(min(e.finalists, wish.finalists), min(e.seeds, wish.seeds), *e[2:]) for e in STEPS)]
+    return next((step for step in steps if seconds(step) <= SHARE * settings.seconds), steps[-1])
 
 
 def _earlier(names: Sequence[Hashable]) -> list[int]:

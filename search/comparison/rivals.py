@@ -19,18 +19,17 @@ from search.record import Row, Settings
 from search.shape import Shape
 from search.strategies.evolution import accepted
 
-DRAWS = 5  # an odd number: the median is one of them
 STREAM = 2**32  # of random numbers; the proposals of trial n come from stream n
 MOST_ROWS = 10_000  # that models are compared on, and support vector machines trained: the square of them in time
 
 
-def draws(settings: Settings, shape: Shape) -> list[AnyPoint]:
+def draws(settings: Settings, shape: Shape, number: int) -> list[AnyPoint]:
     """Architectures drawn uniformly from what the constraints leave of the space: what luck alone finds."""
     rng, accepts = (
         np.random.default_rng((settings.seed, STREAM)),
         accepting(shape, settings.constraints, settings.space),
     )
-    return [canonical(accepted(lambda: settings.space.sample(rng), accepts)) for _ in range(DRAWS)]
+    return [canonical(accepted(lambda: settings.space.sample(rng), accepts)) for _ in range(number)]
 
 
 def plain(point: Point, shape: Shape) -> Point:

@@ -219,13 +219,15 @@ def footnotes(rows: Sequence[Row], looks: str = "") -> Text:
         f"{f' The held-out data were {looks}.' if looks else ''}"
     ]
     if any(row.trial is None for row in rows):
+        is_median = any("median" in row.name for row in rows)
+        drawn = "the middle one, by validation loss, of 5 uniform draws" if is_median else "a uniform draw"
         plain = (
             "plain: blocks in a row, as near as can be to the winner in number of parameters. "
             if any(row.name.startswith("plain") for row in rows)
             else ""
         )
         lines.append(
-            f"random: the middle one, by validation loss, of 5 uniform draws from the space. {plain}"
+            f"random: {drawn} from the space. {plain}"
             "Trained by the same recipe, unhalved. scikit-learn: the best, on validation, of a linear model, trees and "
             "an SVM. Their validation is on one fold alone."
         )
