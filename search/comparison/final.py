@@ -228,7 +228,8 @@ class _Comparison:
         record, wish = entrant.record, asked(self.settings.objectives, self.settings.constraints)
         costs = record.measures if record else measures(entrant.point, self.facts.shape, wish, self.settings.space)
         number = record.number if record else None
-        return row(entrant.name, entrant.point, entrant.outcomes, self.facts, costs, number)
+        folds = max(1, len(entrant.outcomes[0].by_fold))
+        return row(entrant.name, entrant.point, entrant.outcomes, self.facts, costs, number, folds)
 
     def looked_at(self, entrant: Entrant) -> Row:
         """The same, and what its machines do on the held-out part."""

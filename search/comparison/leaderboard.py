@@ -45,7 +45,7 @@ def places(number: int) -> list[str]:
 def found(records: Iterable[Record], facts: Facts, settings: Settings) -> list[Row]:
     """The rows of the best architectures so far; the held-out part is not looked at."""
     return [
-        row(name, record.canonical, [record], facts, record.measures, trial=record.number)
+        row(name, record.canonical, [record], facts, record.measures, trial=record.number, folds=settings.folds)
         for name, record in zip(NAMES, ranking(records, settings), strict=False)
     ]
 
@@ -57,13 +57,14 @@ def row(
     facts: Facts,
     measures: Mapping[str, float],
     trial: int | None = None,
+    folds: int = 1,
 ) -> Row:
-    """The row of one architecture, without the held-out part: means over its results."""
+    """The row of one architecture, without the held-out part: means over its results, each on so many folds."""
     losses, size = [result.loss for result in results], sizes(point, facts.shape, measures)
     return Row(
         name, trial, point, fmean(losses), fmean(result.score for result in results), None, None,
         size["depth"], size["parameters"], size["flops"],
-        fmean(result.seconds for result in results), loss_sd=spread(losses), measures=measures,
+        fmean(result.seconds for result in results) / folds, loss_sd=spread(losses), measures=measures,
     )  # fmt: skip
 
 

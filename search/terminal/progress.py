@@ -247,7 +247,7 @@ def _cells(row: Row) -> list[str]:
     return [
         row.name.split(" (")[0], blocks, cuts, *map(_number, (row.loss, row.score, row.test_score)),
         _number(row.test_sd).removeprefix("0"), *(_short(n) if n else "" for n in numbers),
-        f"{row.seconds:.1f}",
+        f"{row.seconds:.{1 if row.seconds >= 1 else 2}f}",
     ]  # fmt: skip
 
 
