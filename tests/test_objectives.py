@@ -161,7 +161,7 @@ def test_nothing_above_a_limit_is_trained_or_wins(dataset, tmp_path, strategy):
         assert all(record.status != "infeasible" for record in result.records)
     machine = load_machine(tmp_path / BEST)
     assert machine.parameter_count() <= 150
-    assert all(accepting(dataset.shape, limited.constraints)(point) for point in draws(limited, dataset.shape))
+    assert all(accepting(dataset.shape, limited.constraints)(point) for point in draws(limited, dataset.shape, 5))
 
 
 def test_a_limit_that_nothing_keeps_ends_in_words(dataset, tmp_path):
