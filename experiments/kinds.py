@@ -99,7 +99,7 @@ def figures(dataset: Dataset, name: str, number: int, epochs: int | None = None)
         "validation, best": round(fmean(validated[i].loss for i in best), 4),
         "held out": round(median(errors), 4),
         "held out, best": round(fmean(errors[i] for i in best), 4),
-        "seconds": round(fmean(outcome.seconds for outcome in validated), 3),
+        "seconds": float(f"{fmean(outcome.seconds for outcome in validated):.3g}"),
     }
 
 
