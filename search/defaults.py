@@ -50,9 +50,7 @@ def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (G
     of convolutions are larger, and their first block hears the image before anything is pooled. Weight decay is a
     prior, whose share falls as data come in: it is ``400 / n_samples`` or a third of it; of dense machines below 1,000
     rows, rather that or three times that; and of series, which follow rules, a third or a tenth. Steps are of 64
-    samples, fewer for few rows and more for many. Features of few rows of a table have noise where classes are learned:
-    on folds of breast_cancer .979 with a deviation of .3, and .978 without; numbers are answered worse with it. These
-    choices decide more than the wiring: ``experiments.prior`` has
+    samples, fewer for few rows and more for many. These choices decide more than the wiring: ``experiments.prior`` has
     the figures.
 
     Examples
@@ -111,8 +109,6 @@ def space_of_kind(kind: Kind, shape: Shape, n_samples: int, transforms: tuple[st
         "transforms": transforms,
     }
     if kind == "dense":
-        if few and not axes and shape.outputs > 1:  # classes
-            training |= {"input_noises": (0.3,)}
         return Space(widths=(middle // 2, middle, 2 * middle), **training)
     if kind == "recurrence":
         training |= {"activations": ("tanh", "relu"), "max_blocks": 3}
