@@ -8,9 +8,13 @@ import pytest
 import threadpoolctl
 import torch
 from optuna.storages._rdb.storage import _VersionManager
+from sklearn.linear_model import LinearRegression
+from sklearn.neighbors import NearestCentroid
 
 import machgraph as mg
 from machgraph.warm_up import warm_up
+from search import report
+from search.comparison import rivals
 
 # Tests run on all cores already: threads of each beside those of the others wait for each other most of the time.
 torch.set_num_threads(1)
@@ -53,6 +57,14 @@ def _migrations() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_VersionManager, "_create_alembic_script", once)
         yield
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Searches without a report, which takes its time; of scikit-learn's models a quick one alone."""
+    models = {"classification": NearestCentroid(), "regression": LinearRegression()}
+    monkeypatch.setattr(rivals, "_models", lambda dataset: {"linear": models[dataset.task]})
+    monkeypatch.setattr(report, "write", lambda folder: None)
 
 
 @pytest.fixture(scope="module")

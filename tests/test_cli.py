@@ -15,13 +15,10 @@ import optuna
 import pytest
 import torch
 from rich.console import Console
-from sklearn.linear_model import LinearRegression
-from sklearn.neighbors import NearestCentroid
 
 import machgraph as mg
 from machgraph.io import load, load_metadata, save
 from search import cli, report, work
-from search.comparison import rivals
 from search.data.encoder import Encoder
 from search.one_of import OneOf
 from search.report import write
@@ -46,14 +43,6 @@ def surroundings():
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def plain(monkeypatch):
-    """Searches without a report; of scikit-learn's models the quick one alone."""
-    models = {"classification": NearestCentroid(), "regression": LinearRegression()}
-    monkeypatch.setattr(rivals, "_models", lambda dataset: {"linear": models[dataset.task]})
-    monkeypatch.setattr(report, "write", lambda folder: None)
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,9 @@ import optuna
 import polars as pl
 import pytest
 import torch
-from sklearn.neighbors import NearestCentroid
 from test_session import machgraph
 
-from search import load_graph, report
-from search.comparison import rivals
+from search import load_graph
 from search.config import prepared, read
 from search.graph.named import named_space
 from search.run import read_records, read_settings, resuming
@@ -176,13 +174,6 @@ def test_what_needs_no_modules_needs_no_space(run, folder, capsys):
     assert machgraph(capsys, "report", run)[0] == 0
     assert machgraph(capsys, "export", run, "--out", "copy.machgraph")[0] == 0
     assert "nets" not in sys.modules
-
-
-@pytest.fixture
-def plain(monkeypatch):
-    """Searches without a report; of scikit-learn's models the quick one alone."""
-    monkeypatch.setattr(rivals, "_models", lambda dataset: {"linear": NearestCentroid()})
-    monkeypatch.setattr(report, "write", lambda folder: None)
 
 
 def test_a_run_goes_on(folder, capsys, plain):

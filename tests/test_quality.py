@@ -1,6 +1,8 @@
 """The experiment on the quality of what is found: whose scores it takes, compares and keeps."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,3 +88,15 @@ def test_what_was_searched_for_as_long_is_not_searched_again(tmp_path, monkeypat
     quality.main(datasets={"breast_cancer": 1}, seconds=6.0, path=path)
     assert seen[4:] == [("breast_cancer", 0, strategy, 6.0) for strategy in ("evolution", "random")]
     assert "winner" in quality.table(first, asked)
+
+
+def test_the_page_has_the_figures_of_the_results():
+    found = json.loads((quality.FOLDER / "quality.json").read_text())["result"]
+    page = (Path(__file__).parents[1] / "docs" / "quality.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    names = ("winner", "ensemble", "random search", "plain", "scikit-learn")
+    for data, line in zip(quality.DATA, lines, strict=True):
+        summary, (_, *cells) = found[data]["summary"], line.strip("| ").split(" | ")
+        digits = 2 if data == "sunspots" else 4
+        wanted = [(f"{summary[n]['mean']:.{digits}f}", summary[n]["p"]) if n in summary else None for n in names]
+        assert cells == ["" if w is None else w[0] if w[1] is None else f"{w[0]} ({w[1]:.3f})" for w in wanted]

@@ -12,12 +12,9 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from sklearn.linear_model import LinearRegression
-from sklearn.neighbors import NearestCentroid
 
 from machgraph.io import load_metadata
-from search import cli, config, report, study
-from search.comparison import rivals
+from search import cli, config, study
 from search.data import from_arrays
 from search.data.encoder import Encoder
 from search.optimize import optimize
@@ -45,13 +42,10 @@ widths = [3]
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """An empty one to work in; of scikit-learn's models the quick one alone, and no report, which takes its time."""
+def folder(tmp_path, monkeypatch, plain):
+    """An empty one to work in."""
     threads, verbosity = torch.get_num_threads(), optuna.logging.get_verbosity()
     monkeypatch.chdir(tmp_path)
-    quick = {"classification": NearestCentroid(), "regression": LinearRegression()}
-    monkeypatch.setattr(rivals, "_models", lambda dataset: {"linear": quick[dataset.task]})
-    monkeypatch.setattr(report, "write", lambda folder: None)
     (tmp_path / "quick.toml").write_text(QUICK)
     yield tmp_path
     torch.set_num_threads(threads)

@@ -104,8 +104,9 @@ def test_resumed_search_of_both_kinds_is_the_uninterrupted_one(kinds, digits, tm
     same(tmp_path, kinds[strategy])
 
 
-def test_a_run_of_both_kinds_is_reported_and_shown(kinds):
-    folder = kinds["evolution"]
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_of_both_kinds_is_reported_and_shown(kinds, strategy):
+    folder = kinds[strategy]
     row = read_leaderboard(folder)[0]
     page = " ".join(report.write(folder).read_text().split())
     assert row.point.describe(Shape(64, 10, (1, 8, 8))) in page

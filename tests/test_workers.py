@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from threading import Thread
@@ -50,17 +49,6 @@ class Alone(OnData):
     """Trains in this process what workers would, when it is waited for."""
 
     ahead = 2 * QUEUED - 1
-
-
-@contextmanager
-def in_this_process(work, ray=None):
-    yield Alone(work.settings, work.facts, work.dataset, work.folder)
-
-
-@pytest.fixture
-def alone(monkeypatch):
-    """Searches by no other process, which go as those of two workers do."""
-    monkeypatch.setattr(study, "employed", in_this_process)
 
 
 @pytest.fixture
@@ -138,35 +126,25 @@ def test_workers_find_what_one_process_finds_as_long_as_nothing_was_known(wish, 
     assert ledger(searched) != ledger(tmp_path / "run")
 
 
-@pytest.mark.parametrize("done", [0, 4, 36])
-def test_a_search_that_is_cut_off_goes_on_as_if_it_had_not_been(alone, wish, searched, dataset, tmp_path, done):
+@pytest.mark.parametrize("done", [0, 4, 16, 36])
+def test_a_search_that_is_cut_off_goes_on_as_if_it_had_not_been(wish, searched, dataset, tmp_path, done):
     with pytest.raises(Cut):
         study.run(wish, dataset, tmp_path / "run", cut_at("storing" if done else "proposing", done))
     study.resume(tmp_path / "run", dataset=dataset)
     same(tmp_path / "run", searched)
 
 
-def test_a_search_by_workers_that_is_cut_off_goes_on_as_if_it_had_not_been(wish, searched, dataset, tmp_path):
-    with pytest.raises(Cut):
-        study.run(wish, dataset, tmp_path / "run", cut_at("storing", 16))
-    study.resume(tmp_path / "run", dataset=dataset)
-    same(tmp_path / "run", searched)
-
-
 @pytest.mark.parametrize("strategy", ["tpe", "random"])
-def test_a_search_goes_on_as_if_it_had_not_been_cut_off_with_every_strategy(
-    wish, dataset, tmp_path, monkeypatch, strategy
-):
+def test_a_search_goes_on_as_if_it_had_not_been_cut_off_with_every_strategy(wish, dataset, tmp_path, strategy):
     own = replace(wish, strategy=strategy, trials=24)
     study.run(own, dataset, tmp_path / "whole")
-    monkeypatch.setattr(study, "employed", in_this_process)
     with pytest.raises(Cut):
         study.run(own, dataset, tmp_path / "cut", cut_at("storing", 12))
     study.resume(tmp_path / "cut", dataset=dataset)
     same(tmp_path / "cut", tmp_path / "whole")
 
 
-def test_a_search_may_end_with_what_is_in_training(alone, wish, dataset, tmp_path):
+def test_a_search_may_end_with_what_is_in_training(wish, dataset, tmp_path):
     """A limit that leaves the last generation smaller, and more trials later."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     study.run(replace(wish, trials=22), dataset, whole)
@@ -270,9 +248,8 @@ def test_a_graph_space_that_can_not_be_sent_is_refused(wish, dataset, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("kept", "employer"), [(0, in_this_process), (4, employed)], ids=["before", "after"])
-def test_a_search_may_be_cut_off_twice_while_it_stores(wish, searched, dataset, tmp_path, monkeypatch, kept, employer):
-    monkeypatch.setattr(study, "employed", employer)
+@pytest.mark.parametrize("kept", [0, 4], ids=["before", "after"])
+def test_a_search_may_be_cut_off_twice_while_it_stores(wish, searched, dataset, tmp_path, kept):
     append = Store.append
 
     def cut(first, kept):
