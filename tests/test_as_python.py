@@ -44,6 +44,8 @@ FRAME = pl.DataFrame(
         "value": RNG.gamma(1.0, 3.0, size=ROWS),
     }
 )
+AREAS = np.exp(np.random.default_rng(1).normal(0, 1.5, size=ROWS))
+WIDE = FRAME.with_columns(area=AREAS, rent=pl.Series([None if i % 7 == 0 else 9 * AREAS[-i] for i in range(ROWS)]))
 
 
 def trained(encoder, sharpness=1.0, kind="dense"):
@@ -97,6 +99,14 @@ CASES = {
 }
 
 
+def skewed(*without):
+    encoder = from_frame(WIDE.drop("value", *without), "label", "t", 0).encoder
+    assert any(column.power and bool(without) != column.gaps for column in encoder.columns)
+    return trained(encoder)
+
+
+CASES["skewed"] = skewed
+CASES["skewed_alone"] = lambda: skewed("age", "code", "rent", "when", "day")
 CASES["others"] = lambda: trained(
     Encoder(
         (Column("kind", "category", levels=("bird", None), other=True), Column("age", "number", fill=3.0)),
@@ -164,7 +174,8 @@ def test_a_file_says_what_predict_says(cases, name):
         x[3].flat[2] = np.inf
         given, table = torch.from_numpy(x), x
     else:
-        given = table = FRAME if one.encoder.columns[0].name in FRAME.columns else as_python.sample(one.encoder)
+        far = pl.concat([WIDE, WIDE[:2].with_columns(area=pl.Series([1e9, -1e9]), rent=pl.Series([-1e9, 1e9]))])
+        given = table = far if one.encoder.columns[0].name in WIDE.columns else as_python.sample(one.encoder)
     expected = answered([one], table)
     found = said(path, given)
     if expected.probabilities is None:

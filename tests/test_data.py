@@ -46,7 +46,7 @@ def parts(dataset):
 
 @pytest.mark.parametrize(
     ("name", "rows", "features", "outputs"),
-    [("digits", 1797, 64, 10), ("breast_cancer", 569, 30, 2), ("diabetes", 442, 10, 1)],
+    [("digits", 1797, 64, 10), ("breast_cancer", 569, 53, 2), ("diabetes", 442, 10, 1)],
 )
 def test_bundled_sets(name, rows, features, outputs):
     dataset = load(name)
@@ -68,7 +68,8 @@ def test_a_bundled_table_is_scaled_as_scikit_learn_scales_it():
     rows = split(labels, 3, 0.16, 0.2)
     scaler = StandardScaler().fit(bunch.data[rows[0]])
     for part, index in zip(parts(dataset), rows, strict=True):
-        np.testing.assert_allclose(part.x, scaler.transform(bunch.data[index]), rtol=1e-4, atol=1e-4)
+        given = [not name.endswith(", straightened") for name in dataset.features]
+        np.testing.assert_allclose(part.x[:, given], scaler.transform(bunch.data[index]), rtol=1e-4, atol=1e-4)
         assert [dataset.classes[label] for label in part.y] == labels[index].tolist()
     assert dataset.classes == ("benign", "malignant")
 

@@ -185,7 +185,7 @@ def test_candidates_of_several_batch_sizes_fare_as_alone_and_are_halved_together
     for point, outcome in zip(MIXED, whole, strict=True):
         _same(outcome, train([point], (dataset,), PLAIN, seed=3)[0])
         curve = [calibrated(m, dataset, dataset.validation) for m in descended(point, dataset, PLAIN, seed=3)]
-        np.testing.assert_allclose(outcome.curve, curve, rtol=4e-3)
+        np.testing.assert_allclose(outcome.curve, curve, rtol=1e-2)  # of a parabola
     best = sorted(range(len(MIXED)), key=lambda i: whole[i].curve[1])[:2]
     assert [i for i, outcome in enumerate(halved) if outcome.status == "complete"] == sorted(best)
 

@@ -6,12 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search.data.power import Power, likeliest, skewness
 from search.data.table import Kind, alike, infer, listing, parse, plain, shown, twins
 from search.numbers import counted
 from search.shape import Shape
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 MOST_LEVELS = 32  # levels of a category that get a feature of their own; the rarer ones share one
+SKEWED = 1.0  # numbers whose skewness is more than this, to one side or the other, are also read straightened
+MOST_FITTED = 100_000  # rows that the power of a column is fitted on
 ID_SHARE = 0.5  # text with more levels than this share of the rows names rows, it says nothing of others
 ID_NAME = re.compile(r"|id|index|unnamed: 0|(.*[_ ])?(id|uuid)|row([_ ]?(id|number|nr))?", re.IGNORECASE)
 YEAR, WEEK, DAY = 365.2425, 7.0, 1.0  # periods of a date's waves, in days
@@ -32,9 +36,10 @@ class Column:
     """How one column of a table becomes features.
 
     A number or a date (days since 1970) is its value, ``fill`` where it has none, then a sine and a cosine for each of
-    its ``periods``, then, with ``gaps``, whether it was missing. A category is one feature a level (``None``: missing)
-    and, with ``other``, one that all further levels share; without it a level not seen in training is none of them.
-    ``words`` are the texts that count as missing in a column of numbers or dates.
+    its ``periods``, then a number's ``power``, where one straightens it, then, with ``gaps``, whether it was missing. A
+    category is one feature a level (``None``: missing) and, with ``other``, one that all further levels share; without
+    it a level not seen in training is none of them. ``words`` are the texts that count as missing in a column of
+    numbers or dates.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Column:
     periods: tuple[float, ...] = ()
     levels: tuple[str | None, ...] = ()
     other: bool = False
+    power: Power | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -53,12 +59,13 @@ class Column:
             levels = ["missing" if level is None else level for level in self.levels] + ["(other)"] * self.other
             return tuple(f"{self.name} = {level}" for level in levels)
         waves = [f"{self.name}, {wave} of {period:g} days" for period in self.periods for wave in ("sine", "cosine")]
-        return (self.name, *waves, *[f"{self.name} is missing"] * self.gaps)
+        powers = [f"{self.name}, straightened"] if self.power else []
+        return (self.name, *waves, *powers, *[f"{self.name} is missing"] * self.gaps)
 
     @property
     def is_scaled(self) -> tuple[bool, ...]:
         """Whether each feature is scaled: those that are 0 or 1 stay as they are, lest a rare level become huge."""
-        values = 0 if self.kind == "category" else 1 + 2 * len(self.periods)
+        values = 0 if self.kind == "category" else 1 + 2 * len(self.periods) + (self.power is not None)
         return tuple(i < values for i in range(len(self.features)))
 
     def encode(self, series: pl.Series) -> Floats:
@@ -91,7 +98,8 @@ class Column:
         # of the part of a period that has passed: a week's waves are exactly the same on every Monday
         angles = [2 * np.pi * (values % period) / period for period in self.periods]
         waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
-        return np.stack([values, *waves, *[missing] * self.gaps], axis=1, dtype=float)
+        powers = [self.power.of(values)] if self.power else []
+        return np.stack([values, *waves, *powers, *[missing] * self.gaps], axis=1, dtype=float)
 
 
 def finite(series: pl.Series) -> Floats:
@@ -103,10 +111,14 @@ def finite(series: pl.Series) -> Floats:
 Tell = Callable[[str, str], None]  # (what was done, to which column)
 
 
-def fit_columns(frame: pl.DataFrame, training: NDArray[np.intp]) -> tuple[tuple[Column, ...], list[str]]:
+def fit_columns(
+    frame: pl.DataFrame, training: NDArray[np.intp], *, straightened: bool = True
+) -> tuple[tuple[Column, ...], list[str]]:
     """The columns worth keeping, as the training rows have them, and sentences about what was done with which.
 
-    Whether a column holds numbers, dates or text is read off all rows; every statistic off the training rows.
+    Whether a column holds numbers, dates or text is read off all rows; every statistic off the training rows. Skewed
+    numbers are read as they are and ``straightened``: on average networks are better so (``experiments.straightened``).
+    Not so the steps of a series, whose target has a transform of its own.
 
     Raises
     ------
@@ -117,7 +129,7 @@ def fit_columns(frame: pl.DataFrame, training: NDArray[np.intp]) -> tuple[tuple[
     def tell(what: str, which: str) -> None:
         told.setdefault(what, []).append(which)
 
-    fitted = [_fit_column(series, training, tell) for series in frame]
+    fitted = [_fit_column(series, training, tell, straightened) for series in frame]
     columns = tuple(column for column in fitted if column is not None)
     notes = [f"{what}: {listing(which)}." for what, which in told.items()]
     if not columns:
@@ -149,7 +161,7 @@ def fit_pixels(
     return tuple(columns), [f"Missing values become the training median of their pixel ({gaps})."] if gaps else []
 
 
-def _fit_column(series: pl.Series, training: NDArray[np.intp], tell: Tell) -> Column | None:
+def _fit_column(series: pl.Series, training: NDArray[np.intp], tell: Tell, straightened: bool) -> Column | None:
     name, cells, called = series.name, plain(series), shown(series.name)
     if cells is None:
         tell("Dropped, as neither numbers, texts nor dates", f"{called} ({series.dtype})")
@@ -179,7 +191,27 @@ def _fit_column(series: pl.Series, training: NDArray[np.intp], tell: Tell) -> Co
         hours = bool((present % 1).any())
         periods = (YEAR, WEEK, DAY) if hours else (YEAR, WEEK)
         tell(f"Dates became days since 1970 and waves of {'year, week and day' if hours else 'year and week'}", called)
-    return Column(name, kind, words, float(np.median(present)), gaps, periods)
+    power = _fit_power(present, tell, called) if straightened and kind == "number" else None
+    return Column(name, kind, words, float(np.median(present)), gaps, periods, power=power)
+
+
+def _fit_power(values: Floats, tell: Tell, called: str) -> Power | None:
+    """What straightens the numbers, where they are skewed and it halves that at least."""
+    some = values[:: -(-len(values) // MOST_FITTED)]
+    center, spread = map(float, moments(some))
+    with np.errstate(all="ignore"):  # of the largest numbers there are
+        before = abs(skewness((some - center) / spread))
+        if not SKEWED < before < np.inf:
+            return None
+        if find_spec("sklearn") is None:
+            tell("Skewed numbers are not straightened, which needs scikit-learn", called)
+            return None
+        exponent = round(likeliest((some - center) / spread), 3)
+        power = Power(exponent, center, spread, float(values.min()), float(values.max()))
+        if not abs(skewness(power.of(some))) < before / 2:
+            return None
+    tell("Skewed numbers are read as they are, and straightened", called)
+    return power
 
 
 def _why_dropped(name: str, kind: Kind, seen: pl.Series) -> str | None:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from search.data.channels import encode_channels
 from search.data.columns import Column, Floats, moments
 from search.data.frames import array_of, frame_of, is_frame, table_of
+from search.data.power import Power
 from search.data.table import listing, nearest, parse, plain, read
 from search.data.target import Label, Task
 from search.data.transform import NONE, Transform, fit_transform
@@ -213,6 +214,8 @@ class Encoder:
         """The encoder that `to_json` wrote."""
         fields = json.loads(text, object_hook=_frozen)
         columns, transform = fields["columns"], fields.get("transform", {})
+        for column in columns:
+            column["power"] = Power(**column["power"]) if column.get("power") else None
         return cls(
             **{**fields, "columns": tuple(Column(**column) for column in columns), "transform": Transform(**transform)}
         )

@@ -175,7 +175,7 @@ class Dataset:
 
         The encoder stays, so that losses are in one unit over all folds, and a machine of any fold reads new rows by
         the same encoder. It has seen some of a fold's validation rows: what it holds of them is a share in means,
-        scales and levels, no row's answer, and it is the same for all candidates that are compared.
+        scales, powers and levels, no row's answer, and it is the same for all candidates that are compared.
 
         The folds of a series roll on: each is answered from what lies before it in time, and together they are the last
         half of the steps; the seed makes no difference.

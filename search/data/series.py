@@ -135,7 +135,7 @@ def from_series(
             f"got {counted(steps, 'step')} with lags={lags}, of which training, validation and test answer {sizes}: at "
             f"least {FEWEST_ROWS} in all and one in each are needed, so give more steps or fewer lags"
         )
-    columns, told = fit_columns(frame, np.arange(int(ends[0])))
+    columns, told = fit_columns(frame, np.arange(int(ends[0])), straightened=False)
     if columns[0].name != target:
         raise ValueError(f"target '{target}' is the same in every step of training: there is nothing to learn")
     if gaps := steps - len(answered.rows):

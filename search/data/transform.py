@@ -8,14 +8,14 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from search.data.columns import Floats
+from search.data.power import Floats, inverse_yeo_johnson, likeliest, skewness, yeo_johnson
 from search.data.table import nearest, require
 
 Name = Literal["none", "sqrt", "log", "yeo-johnson"]
 
 GIVEN = "given"  # of a point: as the data set has it
 TRANSFORMS: tuple[Name, ...] = get_args(Name)
-SKEWED = 0.75  # the third moment of standardized values, from which on they are
+SKEWED = 0.75  # answers whose skewness is more than this are, to one side or the other
 LEAST = 1e-9  # of the largest value, is added before a logarithm
 NODES, SHARES = np.polynomial.hermite_e.hermegauss(7)  # of means over a normal distribution, of mean 0 and variance 1
 SHARES = SHARES / SHARES.sum()
@@ -70,7 +70,7 @@ class Transform:
                 )
             found: Floats = np.sqrt(values) if self.name == "sqrt" else np.log(values + self.parameter)
             return found
-        return _yeo_johnson(values, self.parameter) if self.name == "yeo-johnson" else values
+        return yeo_johnson(values, self.parameter) if self.name == "yeo-johnson" else values
 
     def inverse(self, values: Floats) -> Floats:
         """What gives these: `forward` undone."""
@@ -78,7 +78,7 @@ class Transform:
             return np.maximum(values, 0) ** 2
         if self.name == "log":
             return np.exp(values) - self.parameter
-        return _inverse_yeo_johnson(values, self.parameter) if self.name == "yeo-johnson" else values
+        return inverse_yeo_johnson(values, self.parameter) if self.name == "yeo-johnson" else values
 
     def answers(self, values: Floats) -> Floats:
         """As `inverse`, of what a network says, which may be far from all that it has learned."""
@@ -108,9 +108,7 @@ def suitable(values: Floats) -> tuple[Name, ...]:
     >>> suitable(np.arange(9.0)), suitable(2.0 ** np.arange(9))
     ((), ('yeo-johnson',))
     """
-    spread = values.std()
-    skewed = spread > 0 and abs(np.mean(((values - values.mean()) / spread) ** 3)) > SKEWED
-    return ("yeo-johnson",) if skewed and find_spec("sklearn") else ()
+    return ("yeo-johnson",) if abs(skewness(values)) > SKEWED and find_spec("sklearn") else ()
 
 
 def fit_transform(name: str, values: Floats) -> Transform:
@@ -137,32 +135,8 @@ def fit_transform(name: str, values: Floats) -> Transform:
         parameter = max(float(positive.min()) / 2, LEAST * high) if len(positive) else 1.0
     if name == "yeo-johnson":
         require("sklearn", "scikit-learn")
-        from sklearn.preprocessing import PowerTransformer
-
-        power = PowerTransformer(method="yeo-johnson", standardize=False).fit(values[:, None])
-        parameter = float(power.lambdas_[0])
+        parameter = likeliest(values)
     least = low - wide if name == "yeo-johnson" else max(0.0, low - wide)
     fitted = Transform(name, parameter, least, high + wide)
     fitted.forward(values)  # refuses what is below 0
     return fitted
-
-
-def _yeo_johnson(y: Floats, power: float) -> Floats:
-    """((y + 1)^λ - 1) / λ where y ≥ 0, else -((1 - y)^(2 - λ) - 1) / (2 - λ); a logarithm where that divides by 0."""
-    return np.where(y >= 0, _box_cox(np.maximum(y, 0), power), -_box_cox(np.maximum(-y, 0), 2 - power))
-
-
-def _inverse_yeo_johnson(z: Floats, power: float) -> Floats:
-    return np.where(z >= 0, _inverse_box_cox(np.maximum(z, 0), power), -_inverse_box_cox(np.maximum(-z, 0), 2 - power))
-
-
-def _box_cox(y: Floats, power: float) -> Floats:
-    """((y + 1)^λ - 1) / λ, without loss where y or λ is small."""
-    logs: Floats = np.log1p(y)
-    return np.expm1(power * logs) / power if abs(power) > 1e-12 else logs
-
-
-def _inverse_box_cox(z: Floats, power: float) -> Floats:
-    with np.errstate(divide="ignore"):  # where λ < 0, z is below -1/λ
-        logs: Floats = np.log1p(np.maximum(power * z, -1)) / power if abs(power) > 1e-12 else z
-    return np.expm1(logs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from importlib.util import find_spec
 from types import ModuleType
@@ -163,7 +164,7 @@ def _around(trained: Trained, flat: bool) -> str:
         series=series,
         sharpness=trained.sharpness,
         image=", ".join(map(str, encoder.image)),
-        numbers=_needs(of["number"], target=learned),
+        numbers=_needs(of["number"], target=learned, powers=any(c.power for c in of["number"])),
         dates=_needs(of["date"]),
         categories={"other": any(c.other for c in of["category"])} if of["category"] else None,
         columns=_columns(encoder, learned),
@@ -213,8 +214,12 @@ def _values(column: Column, features: Sequence[tuple[float, float]]) -> list[str
             _tuple("means=(", (repr(mean) for mean, _ in scaled)),
             _tuple("scales=(", (repr(scale) for _, scale in scaled)),
         ]
-    (mean, scale), *_ = features
-    return [f"fill={column.fill!r}", f"mean={mean!r}", f"scale={scale!r}"]
+    (mean, scale), *more = features
+    items: list[str | Group] = [f"fill={column.fill!r}", f"mean={mean!r}", f"scale={scale!r}"]
+    if column.power:
+        told = {**asdict(column.power), "mean": more[0][0], "scale": more[0][1]}
+        items.append(Group("power=Power(", [f"{name}={value!r}" for name, value in told.items()], ")"))
+    return items
 
 
 def _channels(encoder: Encoder) -> dict[str, str]:
