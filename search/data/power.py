@@ -1,11 +1,14 @@
 """The power transform of Yeo and Johnson, which makes skewed numbers nearly symmetric."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    from search.data.columns import Floats
 
 FLAT = 1e-12  # an exponent as near to 0 is a logarithm
 

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from search.data.power import Floats, inverse_yeo_johnson, likeliest, skewness, yeo_johnson
+from search.data.columns import Floats
+from search.data.power import inverse_yeo_johnson, likeliest, skewness, yeo_johnson
 from search.data.table import nearest, require
 
 Name = Literal["none", "sqrt", "log", "yeo-johnson"]
