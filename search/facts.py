@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,8 +79,11 @@ def facts_of(dataset: Dataset, settings: Settings) -> Facts:
 
 def versions() -> dict[str, str]:
     """Of machgraph, Python and the libraries that results depend on."""
-    libraries = {name: version(name) for name in ("torch", "optuna", "numpy")}
-    return {"machgraph": machgraph.__version__, "python": platform.python_version(), **libraries}
+    found = {"machgraph": machgraph.__version__, "python": platform.python_version()}
+    for name in ("torch", "optuna", "numpy", "scikit-learn"):
+        with suppress(PackageNotFoundError):  # the last is an extra, which splits and straightens where it is installed
+            found[name] = version(name)
+    return found
 
 
 def fingerprint(dataset: Dataset) -> str:

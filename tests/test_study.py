@@ -371,6 +371,14 @@ def test_damaged_study_is_told(whole, tmp_path):
         study.resume(tmp_path)
 
 
+def test_tables_of_another_version_of_optuna_are_told(source, dataset, tmp_path):
+    study.run(settings(source, trials=6), dataset, tmp_path)
+    with closing(sqlite3.connect(tmp_path / STUDY)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
+    with pytest.raises(ValueError, match=r"study.db are of another version of Optuna's than .*: install that one, or"):
+        study.resume(tmp_path)
+
+
 def test_second_process_is_refused(source, dataset, tmp_path):
     study.run(settings(source, trials=6), dataset, tmp_path)
     with only_writer(tmp_path), pytest.raises(BlockingIOError, match="being searched by another process"):

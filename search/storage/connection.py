@@ -48,10 +48,23 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def storage_of(place: Place) -> optuna.storages.RDBStorage:
-    """Optuna's storage of a place."""
+    """Optuna's storage of a place.
+
+    Raises
+    ------
+    ValueError : another version of Optuna made the tables there, otherwise.
+    """
     connection: dict[str, Any] = {"timeout": READERS} if place.is_file else CONNECTION
     options = {"pool_pre_ping": not place.is_file, "connect_args": connection}
-    return optuna.storages.RDBStorage(place.url.render_as_string(hide_password=False), engine_kwargs=options)
+    try:
+        return optuna.storages.RDBStorage(place.url.render_as_string(hide_password=False), engine_kwargs=options)
+    except RuntimeError:  # which says no more than that
+        address = f"sqlite:///{place.shown}" if place.is_file else place.shown
+        raise ValueError(
+            f"the tables of {place.shown} are of another version of Optuna's than {optuna.__version__}, which is "
+            "installed here: install that one, or if it is an older one bring the tables up to date with: "
+            f"optuna storage upgrade --storage {address}"
+        ) from None
 
 
 def held(place: Place) -> Connection:
