@@ -11,91 +11,41 @@ skewed : how many of the columns are read twice, on average.
     python -m experiments.straightened     some minutes
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from experiments.results import write
-from search.data import Dataset, Part, dataset
+from experiments.tables import ahead, mean, said_by, split_of
+from search.data import Dataset, Part
 from search.defaults import default_recipe, default_space
 from search.isomorphism.canonical import canonical
 from search.population import refit
 from search.space import Space
-from search.training.machine import answers
 
 FIRST, SPLITS = 100, 40
 NETWORKS, TOGETHER = 10, 5
-ROWS = 1200  # of a table, at most
-Table = tuple[Any, Any]  # columns, answers
+NAMES = ("breast_cancer", "wine", "anes96", "fair", "randhie", "star98")
 
 
-def bundled(name: str) -> Table:
-    """Of scikit-learn."""
-    from sklearn import datasets
-
-    x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
-    return x, y
-
-
-def surveyed(name: str, target: str, without: Sequence[str] = ()) -> Table:
-    """Of statsmodels; a target of names has few classes, one of numbers is regression."""
-    from statsmodels import datasets
-
-    frame = getattr(datasets, name).load_pandas().data
-    frame = frame.sample(min(ROWS, len(frame)), random_state=0)
-    return frame.drop(columns=[target, *without]), frame[target]
-
-
-def affairs() -> Table:
-    """Whether there was any."""
-    x, y = surveyed("fair", "affairs")
-    return x, np.where(y > 0, "some", "none")
-
-
-def passed() -> Table:
-    """The share of pupils above the median in mathematics, of school districts."""
-    x, above = surveyed("star98", "NABOVE")
-    return x.drop(columns="NBELOW"), above / (above + x["NBELOW"])
-
-
-DATA: Mapping[str, Callable[[], Table]] = {
-    "breast_cancer": lambda: bundled("breast_cancer"),
-    "wine": lambda: bundled("wine"),
-    "anes96": lambda: surveyed("anes96", "vote", ("PID", "logpopul")),  # of these one tells the vote
-    "fair": affairs,
-    "randhie": lambda: surveyed("randhie", "mdvis"),
-    "star98": passed,
-}
-
-
-def main(*, names: Sequence[str] = tuple(DATA), splits: Sequence[int] = range(FIRST, FIRST + SPLITS)) -> dict[str, Any]:
+def main(*, names: Sequence[str] = NAMES, splits: Sequence[int] = range(FIRST, FIRST + SPLITS)) -> dict[str, Any]:
     """The figures by data set."""
     return {name: of(name, splits) for name in names}
 
 
 def of(name: str, splits: Sequence[int]) -> dict[str, Any]:
     """What straightened features are worth for a data set."""
-    from sklearn.model_selection import train_test_split
-
-    x, y = DATA[name]()
     both = []
     for split in splits:
-        inside, outside, known, asked = train_test_split(x, y, test_size=0.25, random_state=split)
-        twice = dataset((inside, known), held_out=(outside, asked), name=name, seed=split)
+        twice = split_of(name, split)
         both.append((scores(as_given(twice), split), scores(twice, split), skewed(twice)))
     found: dict[str, Any] = {"splits": len(splits), "skewed": fmean(number for *_, number in both)}
     for i, what in enumerate(("one", "together")):
-        ahead = [new[i] - old[i] for old, new, _ in both]
-        found[what] = {
-            "without": fmean(old[i] for old, *_ in both),
-            "ahead": fmean(ahead),
-            "error": stdev(ahead) / len(ahead) ** 0.5 if len(ahead) > 1 else None,
-        }
+        found[what] = {"without": fmean(old[i] for old, *_ in both), **ahead([new[i] - old[i] for old, new, _ in both])}
     return found
 
 
@@ -129,19 +79,9 @@ def scores(dataset: Dataset, split: int) -> tuple[float, float]:
     recipe, whole = default_recipe(len(dataset.train)), dataset.whole()
     seeds = [NETWORKS * split + i for i in range(NETWORKS)]
     machines = refit(points, whole, recipe, [recipe.epochs] * NETWORKS, seed=split, seeds=seeds)
-    x = torch.from_numpy(whole.test.x)
-    with torch.no_grad():
-        said = [answers(machine, x, whole.shape).double().numpy() for machine in machines]
+    said = said_by(machines, whole)
     means = [mean(said[k : k + TOGETHER], dataset) for k in range(0, NETWORKS, TOGETHER)]
     return fmean(dataset.score(whole.test, one) for one in said), fmean(dataset.score(whole.test, one) for one in means)
-
-
-def mean(said: Sequence[NDArray[np.float64]], dataset: Dataset) -> NDArray[np.float64]:
-    """Of numbers; of classes the mean probabilities, as logarithms."""
-    if not dataset.classes:
-        return np.mean(said, axis=0)  # type: ignore[no-any-return]
-    logarithms = np.array([one - np.logaddexp.reduce(one, axis=1, keepdims=True) for one in said])
-    return np.log(np.exp(logarithms).mean(axis=0))  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
-from experiments import straightened
+from experiments import straightened, tables
 from experiments.results import FOLDER
 from search.data import from_arrays, from_frame, load
 from search.data.columns import fit_columns
@@ -185,7 +185,7 @@ def test_together_is_by_mean_probabilities(monkeypatch):
     assert 0.8 < one <= 1
     assert 0.8 < together <= 1
     said = np.log([[[0.9, 0.1]], [[0.2, 0.8]]]) + np.array([3.0, -2.0])[:, None, None]
-    np.testing.assert_allclose(np.exp(straightened.mean(list(said), load("breast_cancer"))), [[0.55, 0.45]])
+    np.testing.assert_allclose(np.exp(tables.mean(list(said), load("breast_cancer"))), [[0.55, 0.45]])
 
 
 def test_the_default_is_what_the_results_like():
