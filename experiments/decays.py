@@ -1,16 +1,16 @@
-"""What it is worth to have a single weight decay for few rows, beside the choice of two that there was before.
+"""What a single weight decay and larger learning rates are worth for few rows, beside the choices of before.
 
-Points are drawn from the default space, and from the same space with the decays and rates of before, which were
-``400 / n_samples`` and three times that, and half the rates. Each is cross-validated on three quarters of the rows and
-then trained on all of them; the last quarter is looked at. The splits are none that results are reported on, nor that
-the decay was chosen on; the rows of breast_cancer and diabetes are.
+Points are drawn from the default space, and from the same space with the choices of before: decays of
+``400 / n_samples``, at most 3, and of three times that, and rates half as large. Each is cross-validated on three
+quarters of the rows and then trained on all of them; the last quarter is looked at. The splits are none that other
+results are reported on, nor that the choices of now were made by; the rows of breast_cancer and diabetes are.
 
 one : the score (accuracy or R²) of a network on the last quarter.
 best : of the network with the lowest cross-validated loss of eight, as a short search has it.
 together : of the five best of sixteen together.
 
-Of each the mean over splits with the decays of before, what it differs by with a single one, and the standard error of
-that, of pairs.
+Of each the mean over splits with the choices of before, what it differs by with those of now, and the standard error of
+that, of splits.
 
     python -m experiments.decays           about 10 minutes
 """
@@ -43,7 +43,7 @@ def main(*, names: Sequence[str] = tuple(DATA), splits: Sequence[int] = range(FI
 
 
 def of(name: str, splits: Sequence[int]) -> dict[str, Any]:
-    """What a single decay is worth for a data set."""
+    """What the choices of now are worth for a data set."""
     both = []
     for split in splits:
         dataset = split_of(name, split)

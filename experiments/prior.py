@@ -2,7 +2,7 @@
 
 Points are drawn from a wide space of dense machines. Each is cross-validated on three quarters of the rows, on five
 folds (on one where there are many rows), then trained on all of these and looked at on the last quarter. The splits,
-seeds 200 and up, are none that any result of this project is reported on.
+seeds 200 to 219, are none that any other result of this project is reported on.
 
 test, loss : of each choice, what the points that have it differ by from all points of their split, on average, in the
     held-out score (accuracy or R²) and in the cross-validated loss that a search goes by; ``error``: of the former.

@@ -2,7 +2,7 @@
 
 Networks are drawn from the default space, trained on three quarters of the rows and looked at on the last quarter, with
 and without the straightened features. The splits are none that results are reported on, but the rows of breast_cancer
-are; of the others nothing else is reported. Of large tables some rows are taken.
+are; of the others nothing else is reported but ``experiments.decays``. Of large tables some rows are taken.
 
 one, together : the score (accuracy or R²) of a network on the last quarter, and of five of them together: the mean
     over splits without straightened features, what it differs by with them, and the standard error of that, of pairs.

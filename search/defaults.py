@@ -49,9 +49,9 @@ def default_space(shape: Shape, n_samples: int, transforms: tuple[str, ...] = (G
     (``experiments.kinds``). The learning rates suit AdamW with one cycle of the length that `default_recipe` has; those
     of convolutions are larger, and their first block hears the image before anything is pooled
     (``experiments.convolutions``). Weight decay is a prior, whose share falls as data come in: it is
-    ``400 / n_samples`` or a third of it; of series, which follow rules, a third or a tenth; and of dense machines for
-    tables and images of less than 1,000 rows, where there is least to choose it by, ``400 / n_samples`` but from 1 to
-    3 (``experiments.decays``). Steps are of 64 samples, fewer for few rows and more for many. These choices decide more
+    ``400 / n_samples`` or a third of it; of series, which follow rules, a third or a tenth; and of tables of fewer than
+    1,000 rows, where there is least to choose it by, ``400 / n_samples``, but at least 1 and at most 3
+    (``experiments.decays``). Steps are of 64 samples, fewer for few rows and more for many. These choices decide more
     than the wiring: ``experiments.prior`` has figures of them.
 
     Examples
@@ -100,7 +100,7 @@ def space_of_kind(kind: Kind, shape: Shape, n_samples: int, transforms: tuple[st
     middle = 2 ** max(4, min(wish, most))
     decay = min(max(0.03, 400 / n_samples), 3.0)
     few = n_samples < FEW
-    if few and kind == "dense" and axes != 1:
+    if few and not axes:
         decays: tuple[float, ...] = (max(1.0, decay),)
     else:
         decays = tuple(factor * decay for factor in ((0.1, 1 / 3) if axes == 1 else (1 / 3, 1.0)))
@@ -119,7 +119,7 @@ def space_of_kind(kind: Kind, shape: Shape, n_samples: int, transforms: tuple[st
         return Space(kind="recurrence", widths=(8, 16), lags=(1, 2), **training)
     halvings = max(0, math.floor(math.log2(min(shape.size))) - 1)  # to two pixels or three
     training |= {"max_blocks": 3, "max_scale": halvings, "first_scale": 0, "heads": (halvings,)}
-    training |= {} if few else {"learning_rates": (8e-3, 1.6e-2, 3.2e-2)}
+    training |= {"learning_rates": (8e-3, 1.6e-2, 3.2e-2)}
     return Space(kind="convolution", widths=(16, 24, 32), kernels=(3,), **training)
 
 

@@ -1,6 +1,7 @@
 """The weight decay of few rows, and what the experiment on it says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,21 +14,36 @@ from search.shape import Shape
 
 
 @pytest.mark.parametrize(("n_samples", "decay"), [(50, 3.0), (160, 2.5), (320, 1.2), (600, 1.0), (999, 1.0)])
-def test_few_rows_have_one_decay_which_falls_as_rows_come_in(n_samples, decay):
+def test_few_rows_of_a_table_have_one_decay_which_falls_as_rows_come_in(n_samples, decay):
     assert default_space(Shape(10, 1), n_samples).weight_decays == (decay,)
 
 
-def test_other_data_choose_among_two():
-    assert default_space(Shape(10, 1), 1000).weight_decays == (0.13, 0.4)
-    assert default_space(Shape(11, 1, (1, 11)), 200).weight_decays == (0.2, 0.67)
-    assert space_of_kind("convolution", Shape(64, 10, (1, 8, 8)), 500).weight_decays == (0.27, 0.8)
+@pytest.mark.parametrize(
+    ("kind", "shape", "n_samples", "decays"),
+    [
+        ("dense", Shape(10, 1), 1000, (0.13, 0.4)),
+        ("dense", Shape(11, 1, (1, 11)), 200, (0.2, 0.67)),
+        ("dense", Shape(64, 10, (1, 8, 8)), 500, (0.27, 0.8)),
+        ("convolution", Shape(64, 10, (1, 8, 8)), 500, (0.27, 0.8)),
+    ],
+)
+def test_other_data_choose_among_two(kind, shape, n_samples, decays):
+    assert space_of_kind(kind, shape, n_samples).weight_decays == decays
+
+
+@pytest.mark.parametrize("n_samples", [300, 3000])
+def test_learning_rates_are_of_the_kind(n_samples):
+    image = Shape(64, 10, (1, 8, 8))
+    assert default_space(Shape(10, 1), n_samples).learning_rates == (0.004, 0.008, 0.016)
+    assert space_of_kind("dense", image, n_samples).learning_rates == (0.004, 0.008, 0.016)
+    assert space_of_kind("convolution", image, n_samples).learning_rates == (0.008, 0.016, 0.032)
 
 
 def test_the_space_of_before_differs_in_decays_and_rates_alone():
     space = default_space(Shape(10, 1), 200)
     before = decays.as_before(space, 200)
     assert (before.weight_decays, before.learning_rates) == ((2.0, 6.0), (0.002, 0.004, 0.008))
-    assert before.widths == space.widths
+    assert replace(before, weight_decays=space.weight_decays, learning_rates=space.learning_rates) == space
     assert decays.as_before(space, 100).weight_decays == (3.0, 9.0)
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.facts import versions
 from search.isomorphism.canonical import canonical
 from search.loading import Loading
 from search.one_of import OneOf
@@ -85,6 +87,18 @@ def text(value):
     ],
     ids=["dense", "of several kinds", "convolutions"],
 )
+def test_versions_are_of_what_is_installed(monkeypatch):
+    assert versions()["scikit-learn"] == version("scikit-learn")
+
+    def without(name):
+        if name == "scikit-learn":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("search.facts.version", without)
+    assert set(versions()) == {"machgraph", "python", "torch", "optuna", "numpy"}
+
+
 def test_settings_and_facts_come_back(tmp_path, settings, facts):
     write_run(tmp_path, settings, facts)
     assert read_settings(tmp_path) == settings

@@ -371,12 +371,16 @@ def test_damaged_study_is_told(whole, tmp_path):
         study.resume(tmp_path)
 
 
-def test_tables_of_another_version_of_optuna_are_told(source, dataset, tmp_path):
-    study.run(settings(source, trials=6), dataset, tmp_path)
-    with closing(sqlite3.connect(tmp_path / STUDY)) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
-    with pytest.raises(ValueError, match=r"study.db are of another version of Optuna's than .*: install that one, or"):
-        study.resume(tmp_path)
+@pytest.mark.parametrize("schema", ["v3.0.0.a", "v9.0.0.a"])
+def test_tables_of_another_version_of_optuna_are_told(source, dataset, tmp_path, schema):
+    folder = tmp_path / "my run"
+    study.run(settings(source, trials=6), dataset, folder)
+    with closing(sqlite3.connect(folder / STUDY)) as connection, connection:
+        connection.execute(f"UPDATE alembic_version SET version_num = '{schema}'")
+        connection.execute("UPDATE version_info SET library_version = '3.0.1'")
+    with pytest.raises(ValueError, match=r"^can't use the tables of .*study\.db: .*optuna 3\.0\.1\): install") as told:
+        study.resume(folder)
+    assert str(told.value).endswith(f"optuna storage upgrade --storage 'sqlite:///{folder / STUDY}'")
 
 
 def test_second_process_is_refused(source, dataset, tmp_path):

@@ -1,5 +1,6 @@
 """How the study of a run is reached, in a file or in a database, and held for one process."""
 
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,18 +53,18 @@ def storage_of(place: Place) -> optuna.storages.RDBStorage:
 
     Raises
     ------
-    ValueError : another version of Optuna made the tables there, otherwise.
+    ValueError : another version of Optuna made the tables there, and this one can't use them.
     """
     connection: dict[str, Any] = {"timeout": READERS} if place.is_file else CONNECTION
     options = {"pool_pre_ping": not place.is_file, "connect_args": connection}
     try:
         return optuna.storages.RDBStorage(place.url.render_as_string(hide_password=False), engine_kwargs=options)
-    except RuntimeError:  # which says no more than that
-        address = f"sqlite:///{place.shown}" if place.is_file else place.shown
+    except RuntimeError as error:
+        said = str(error).split(". ")[0]  # the two versions
+        address = shlex.quote(place.url.render_as_string(hide_password=True))
         raise ValueError(
-            f"the tables of {place.shown} are of another version of Optuna's than {optuna.__version__}, which is "
-            "installed here: install that one, or if it is an older one bring the tables up to date with: "
-            f"optuna storage upgrade --storage {address}"
+            f"can't use the tables of {place.shown}: {said}: install that version, or, where it is an older one, bring "
+            f"the tables up to date with: optuna storage upgrade --storage {address}"
         ) from None
 
 

@@ -74,7 +74,7 @@ class Store:
     ------
     OSError : the database can't be read or written.
     FileNotFoundError : the study is not there.
-    ValueError : nobody says where it is, or its tables are of another version of Optuna's.
+    ValueError : nobody says where it is, or its tables are of a version of Optuna that this one can't use.
     """
 
     def __init__(self, folder: Path, objectives: int | None = None, place: Place | None = None) -> None:
