@@ -75,18 +75,6 @@ def text(value):
     return repr(value) + (repr(value.curve) if isinstance(value, Record) else "")
 
 
-@pytest.mark.parametrize(
-    ("settings", "facts"),
-    [
-        (SETTINGS, FACTS),
-        (
-            replace(SETTINGS, space=BOTH, loading=Loading("log", lags=2, exogenous=("a", "b"), test=0.3)),
-            replace(FACTS, architectures=None, looked=(6, 9)),
-        ),
-        (replace(SETTINGS, space=CONVOLUTIONS, trials=None), replace(FACTS, shape=Shape(5, 1), classes=())),
-    ],
-    ids=["dense", "of several kinds", "convolutions"],
-)
 def test_versions_are_of_what_is_installed(monkeypatch):
     assert versions()["scikit-learn"] == version("scikit-learn")
 
@@ -99,6 +87,18 @@ def test_versions_are_of_what_is_installed(monkeypatch):
     assert set(versions()) == {"machgraph", "python", "torch", "optuna", "numpy"}
 
 
+@pytest.mark.parametrize(
+    ("settings", "facts"),
+    [
+        (SETTINGS, FACTS),
+        (
+            replace(SETTINGS, space=BOTH, loading=Loading("log", lags=2, exogenous=("a", "b"), test=0.3)),
+            replace(FACTS, architectures=None, looked=(6, 9)),
+        ),
+        (replace(SETTINGS, space=CONVOLUTIONS, trials=None), replace(FACTS, shape=Shape(5, 1), classes=())),
+    ],
+    ids=["dense", "of several kinds", "convolutions"],
+)
 def test_settings_and_facts_come_back(tmp_path, settings, facts):
     write_run(tmp_path, settings, facts)
     assert read_settings(tmp_path) == settings
