@@ -112,6 +112,19 @@ def test_closing_ends_what_nodes_do(nodes):
     assert not is_alive(pid)
 
 
+def test_a_node_that_has_just_died_is_no_hindrance(nodes):
+    """Ray lists it for some seconds more."""
+    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    try:
+        made = Cluster(nodes.address, 2, 40)
+        assert [made.submit(add, k).result() for k in range(4)] == [40, 41, 42, 43]
+        assert len(made._joined.nodes) == 2
+        assert made.lost == 0
+        made.close()
+    finally:
+        nodes.add_node(num_cpus=1)
+
+
 def test_a_cluster_of_this_machine_is_begun_and_ended(monkeypatch):
     pytest.importorskip("ray", reason="needs ray: make test-scale")
     monkeypatch.setenv("PYTHONPATH", PATH)
@@ -206,9 +219,13 @@ def test_a_command_that_is_killed_goes_on_as_if_it_had_not_been(nodes, source, t
     code, _, complained = ended(machgraph("search", "--config", tmp_path / "few.toml", "--out", tmp_path / "whole"))
     assert code == 0, complained
     begun = machgraph("search", "--config", tmp_path / "few.toml", "--out", tmp_path / "run", "--ray", nodes.address)
+    said = []
     for line in begun.stderr:
+        said.append(line)
         if line.startswith("8 trials"):
             break
+    else:
+        pytest.fail("".join(said))
     children = descendants(begun.pid)
     begun.kill()
     ended(begun)

@@ -300,7 +300,8 @@ def _join(connection: Connection, address: str, share: float, shared: bytes | No
         nodes = [node for node in ray.nodes() if node["Alive"]]
         kept = None if shared is None else [ray.put(shared)]
         if kept:
-            _try_out(task, kept, [node for node in nodes if fitting([node["Resources"]], share)])
+            gone = _try_out(task, kept, [node for node in nodes if fitting([node["Resources"]], share)])
+            nodes = [node for node in nodes if node["NodeID"] not in gone]
         connection.send_bytes(sendable(READY, [node["Resources"] for node in nodes]))
     except ValueError as error:  # ours
         connection.send_bytes(sendable(ERROR, error))
@@ -352,10 +353,13 @@ def _take_down(told: "SimpleQueue[Any]", number: int, attempt: int, done: Future
         told.put((number, attempt, ANSWER, sendable(ERROR, _unable(error))))
 
 
-def _try_out(task: Any, kept: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """ValueError: a node that calls are made on can't make them, or has other versions."""
+def _try_out(task: Any, kept: Any, nodes: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Which nodes are gone, although they are still listed: Ray takes some 15 s to see that one has died.
+
+    ValueError: a node that calls are made on can't make them, or has other versions.
+    """
     import ray
-    from ray.exceptions import GetTimeoutError
+    from ray.exceptions import GetTimeoutError, RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     asked = pickle.dumps((_nothing, ()))
@@ -367,14 +371,19 @@ def _try_out(task: Any, kept: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
         ).remote(kept, asked)
         for node in nodes
     ]
+    gone = set()
     for node, one in zip(nodes, tried, strict=True):
         try:
-            answer = ray.get(one, timeout=BEGINNING)
+            content_of(ray.get(one, timeout=BEGINNING))
         except GetTimeoutError:
             raise OSError(f"node {node['NodeManagerAddress']} begins no worker: see its logs in /tmp/ray") from None
-        except Exception as error:
+        except RayTaskError as error:
             raise _unable(error) from None
-        content_of(answer)
+        except RayError as error:
+            if node["NodeID"] in {other["NodeID"] for other in ray.nodes() if other["Alive"]}:
+                raise _unable(error) from None
+            gone.add(node["NodeID"])
+    return gone
 
 
 def _nothing(shared: Any) -> None:
