@@ -92,7 +92,12 @@ def shortcut_mask(shortcuts: Any, blocks: int) -> Mask:
         if shortcuts != "sequential":
             raise ValueError(f'got shortcuts={shortcuts!r}: give None, "sequential", or an array [block_out, block_in]')
         return np.eye(blocks, k=-1, dtype=bool)
-    mask = np.array(shortcuts)
+    try:
+        mask = np.array(shortcuts)
+    except ValueError:
+        raise ValueError(
+            f"got shortcuts whose rows are not equally long: {blocks} blocks need {blocks} rows of {blocks} entries"
+        ) from None
     if mask.shape != (blocks, blocks):
         raise ValueError(
             f"got shortcuts of shape {mask.shape}: {blocks} blocks need ({blocks}, {blocks}), [block_out, block_in]"

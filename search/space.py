@@ -1,7 +1,7 @@
 """Spaces of partitions and shortcuts: every point counted, drawn at random, and written as a code of fixed length."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from machgraph.partition import Mask, Partition
+from machgraph.partition import Mask, Partition, shortcut_mask
 from search.data.transform import GIVEN, TRANSFORMS
 from search.isomorphism.canonical import canonical as canonical
 from search.isomorphism.canonical import key as key
@@ -21,7 +21,7 @@ from search.point import hyperparameters as hyperparameters
 
 Choice = bool | int | float | str
 Code = dict[str, Choice]
-Shortcuts = Literal["free", "all", "sequential"]
+Shortcuts = Literal["free", "all", "sequential"] | tuple[tuple[bool | int, ...], ...]
 Recurrences = Literal["free", "all", "own"]
 Triple = tuple[int, int, int]  # lag, block_out, block_in
 
@@ -58,7 +58,8 @@ class Space:
     activations, transforms : names, none twice; of nonlinearities, and of transforms of the numbers to answer, of which
         ``given`` is the one that the data set has.
     min_blocks : fewest hidden blocks, as the point is written: its canonical form may have fewer.
-    shortcuts : ``free``; or the same for all points: ``all``, or ``sequential``, from each block to the next alone.
+    shortcuts : ``free``; or the same for all points: ``all``; ``sequential``, from each block to the next alone; or a
+        mask of your own ``[block_out, block_in]``, input and output among the blocks, for points of as many blocks.
     max_span : of free shortcuts: how many blocks on, at most, a block is heard; ``None``: any number.
     density : of free shortcuts: the least and the largest share of the possible ones that a point has.
     kind : of machine.
@@ -152,12 +153,25 @@ class Space:
         for name in self.transforms:
             if name not in (GIVEN, *TRANSFORMS):
                 raise ValueError(f"got the transform {name!r}: give some of {', '.join((GIVEN, *TRANSFORMS))}")
-        if self.shortcuts not in ("free", "all", "sequential"):
-            raise ValueError(f"got shortcuts={self.shortcuts!r}: give free, all or sequential")
+        self._check_shortcuts()
         if self.max_span is not None and (self.max_span < 1 or self.shortcuts != "free"):
             raise ValueError(f"got max_span={self.max_span!r}: it is at least 1, and of free shortcuts alone")
         self._check_kind()
         self._check_density()
+
+    def _check_shortcuts(self) -> None:
+        if isinstance(self.shortcuts, str) or not isinstance(self.shortcuts, Sequence | np.ndarray):
+            if self.shortcuts not in ("free", "all", "sequential"):
+                raise ValueError(f"got shortcuts={self.shortcuts!r}: give free, all, sequential, or a mask of your own")
+            return
+        hidden = len(self.shortcuts) - 2
+        if not self.min_blocks == self.max_blocks == hidden:
+            raise ValueError(
+                f"got a mask of shortcuts of {hidden + 2} rows, for points of {self.min_blocks} to {self.max_blocks} "
+                "hidden blocks: it has a row for each of them, one for the input and one for the output, so give "
+                f"min_blocks={max(0, hidden)} and max_blocks={max(0, hidden)}"
+            )
+        object.__setattr__(self, "shortcuts", _tuples(shortcut_mask(self.shortcuts, hidden + 2)))
 
     def _check_kind(self) -> None:
         if self.kind not in KINDS:
@@ -321,6 +335,8 @@ class Space:
         """A mask ``[block_out, block_in]`` made one of the space's, as ``decode`` says; one that is stays as it is."""
         blocks = len(mask) - 2
         found = np.zeros_like(mask)
+        if not isinstance(self.shortcuts, str):
+            return np.array(self.shortcuts, dtype=bool)
         if self.shortcuts == "all":
             return ~np.triu(~found)
         if self.shortcuts == "sequential":

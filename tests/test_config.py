@@ -30,6 +30,7 @@ SPACES = {
     "numbers": Space(1, (3, 5), ("relu", "tanh"), (1e-5, 0.1), (0.0, 3.0), (1, 8), ("given", "log"), 1),
     "wiring": Space(max_span=2, density=(0.25, 1)),
     "sequential": Space(shortcuts="sequential"),
+    "mask": Space(max_blocks=1, min_blocks=1, shortcuts=((0, 0, 0), (1, 0, 0), (1, 1, 0))),
     "convolution": Space(**GRID),
     "recurrence": Space(**PAST),
     "several": OneOf((Space(**PAST), Space(max_blocks=2), Space(**GRID))),

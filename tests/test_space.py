@@ -457,7 +457,12 @@ def test_points_of_convolutions_and_short_spans_agree_with_enumeration(space):
     assert space.count_classes() is None
 
 
-@pytest.mark.parametrize(("shortcuts", "edges"), [("all", 6), ("sequential", 3)])
+SKIPPING = ((0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (1, 0, 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("shortcuts", "edges"), [("all", 6), ("sequential", 3), (SKIPPING, 4), (np.array(SKIPPING, dtype=bool), 4)]
+)
 def test_a_space_may_leave_the_shortcuts_no_choice(shortcuts, edges):
     space = Space(2, (8, 16), ("relu",), (1e-3,), min_blocks=2, shortcuts=shortcuts)
     rng = np.random.default_rng(0)
@@ -581,6 +586,18 @@ def assert_uniform(space, points):
     assert statistic < freedom + 5 * np.sqrt(2 * freedom)  # chi-squared: its mean, and a variance of twice that
 
 
+def test_a_mask_of_ones_own_is_that_of_every_point():
+    space = Space(2, (8, 16), ("relu",), (1e-3,), min_blocks=2, shortcuts=SKIPPING)
+    assert space.shortcuts == tuple(map(tuple, np.array(SKIPPING, dtype=bool).tolist()))
+    codes = itertools.product(*space.parameters.values())
+    every = {space.decode(dict(zip(space.parameters, code, strict=True))) for code in codes}
+    assert len(every) == space.count()
+    assert {point.shortcuts for point in every} == {space.shortcuts}
+    assert space == replace(space, shortcuts=np.array(SKIPPING)) == replace(space, shortcuts=list(map(list, SKIPPING)))
+    with pytest.raises(ValueError, match="not in the space"):
+        space.encode(point_of((8, 8), ("relu", "relu"), shortcut_mask(None, 4)))
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -597,7 +614,14 @@ def assert_uniform(space, points):
         ({"learning_rates": (-1e-3, 1e-3)}, "positive and finite"),
         ({"weight_decays": (-0.1,)}, "0 or more"),
         ({"batch_sizes": (0,)}, "at least 1"),
-        ({"shortcuts": "none"}, "free, all or sequential"),
+        ({"shortcuts": "none"}, "free, all, sequential, or a mask"),
+        ({"shortcuts": 3}, "free, all, sequential, or a mask"),
+        ({"shortcuts": SKIPPING}, "mask of shortcuts of 4 rows, for points of 0 to 4 .* min_blocks=2 and max_blocks=2"),
+        ({"shortcuts": SKIPPING, "max_blocks": 2}, "for points of 0 to 2"),
+        ({"shortcuts": ((0, 1), (1, 0)), "max_blocks": 0}, "lets block 1 feed block 0"),
+        ({"shortcuts": ((0, 0), (2, 0)), "max_blocks": 0}, "not true or false"),
+        ({"shortcuts": ((0, 0), (1,)), "max_blocks": 0}, "not equally long"),
+        ({"shortcuts": SKIPPING, "min_blocks": 2, "max_blocks": 2, "max_span": 1}, "free shortcuts alone"),
         ({"max_span": 0}, "at least 1"),
         ({"kind": "recurrent"}, "one of dense, convolution, recurrence"),
         ({"kernels": (3,)}, "only a convolution has these"),

@@ -312,6 +312,8 @@ def _said(space: Space | GraphSpace) -> str:
     'up to 4 hidden blocks of 16, 32 or 64 units, relu, any shortcuts'
     >>> _said(Space(2, (8,), ("tanh",), kind="recurrence", lags=(1, 2), density=(0, 0.5)))
     'up to 2 hidden blocks of 8 units, tanh, any shortcuts, 0% to 50% of these, any recurrences up to lag 1 or 2'
+    >>> _said(Space(1, (8,), ("tanh",), min_blocks=1, shortcuts=((0, 0, 0), (1, 0, 0), (1, 1, 0))))
+    '1 hidden block of 8 units, tanh, shortcuts as given'
     """
     if isinstance(space, GraphSpace):
         return space.describe()
@@ -319,7 +321,9 @@ def _said(space: Space | GraphSpace) -> str:
     if space.kind == "convolution":
         unit, kernel = "channels", f"kernels of {_either(space.kernels)}, "
         kernel += f"pooled up to {counted(space.heads[-1], 'time')}, " if space.heads[-1] else ""
-    shortcuts = {"free": "any shortcuts", "all": "all shortcuts", "sequential": "no shortcuts"}[space.shortcuts]
+    shortcuts = {"free": "any shortcuts", "all": "all shortcuts", "sequential": "no shortcuts"}.get(
+        space.shortcuts if isinstance(space.shortcuts, str) else "", "shortcuts as given"
+    )
     if space.max_span:
         shortcuts = f"shortcuts over up to {counted(space.max_span, 'block')}"
     if space.density:
