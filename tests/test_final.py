@@ -55,7 +55,7 @@ def quick():
     """Of scikit-learn's models a quick one alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rivals, "_models", lambda dataset: {"quick": NearestCentroid()} if dataset.classes else {})
-        patch.setattr(end, "reference", lambda dataset: rivals.reference(dataset) if dataset.classes else None)
+        patch.setattr(end, "reference", lambda dataset, seconds: rivals.reference(dataset) if dataset.classes else None)
         yield
 
 
@@ -252,7 +252,7 @@ def test_scikit_learn_comes_last_where_it_is_installed(dataset, done, monkeypatc
     names = [row.name for row in done.rows]
     assert names[3:] == ["ensemble", "random (median of 5)", "plain MLP", "scikit-learn (quick)"][: len(names) - 3]
     assert len(names) == (7 if dataset.classes else 6)
-    monkeypatch.setattr(end, "reference", lambda dataset: None)
+    monkeypatch.setattr(end, "reference", lambda dataset, seconds: None)
     assert [row.name for row in ended(dataset).rows] == names[:6]
 
 
@@ -382,7 +382,7 @@ def test_much_time_allows_all_and_little_allows_one(dataset):
     ("source", "transform"), [("breast_cancer", "none"), ("diabetes", "none"), ("diabetes", "log")]
 )
 def test_the_ensemble_that_is_kept_answers_as_the_leaderboard_says(source, transform, tmp_path, monkeypatch):
-    monkeypatch.setattr(end, "reference", lambda dataset: None)
+    monkeypatch.setattr(end, "reference", lambda dataset, seconds: None)
     data = load(source, seed=0).transformed(transform)
     learned = ("given",) if transform == "none" else ("given", "sqrt")
     space = replace(SPACE, transforms=learned)

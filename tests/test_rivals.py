@@ -1,5 +1,7 @@
 """What a winner is measured against: luck, a plain network of its size, and scikit-learn called by hand."""
 
+import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -114,6 +116,30 @@ def test_reference_is_the_best_of_scikit_learn_by_validation(source, most, monke
     assert row.test_score == pytest.approx(by_hand(models[best], rows, dataset.test, dataset.classes))
     assert (row.trial, row.point, row.loss, row.test_loss) == (None,) * 4
     assert row.seconds > 0
+
+
+def test_reference_is_fitted_to_as_many_rows_as_there_is_time_for(monkeypatch):
+    monkeypatch.setattr(rivals, "MOST_ROWS", 100)
+    dataset = load("diabetes", seed=1)
+    fitted = []
+
+    class Mean:
+        def fit(self, x, y):
+            fitted.append(len(x))
+            time.sleep(0.05)
+            self.mean = y.mean()
+            return self
+
+        def predict(self, x):
+            return np.full(len(x), self.mean)
+
+    monkeypatch.setattr(rivals, "_models", lambda dataset: {"mean": Mean()})
+    whole = len(dataset.train) + len(dataset.validation)
+    names = [rivals.reference(dataset, seconds).name for seconds in (math.inf, 60.0, 0.1, 1e-9)]
+    assert fitted[:4] == [100, whole, 100, whole]
+    assert 100 < fitted[5] < whole  # no more than twice as many
+    assert fitted[7] == 100
+    assert names == ["scikit-learn (mean)"] * 2 + [f"scikit-learn (mean of {rows} rows)" for rows in fitted[5::2]]
 
 
 def test_reference_is_scored_in_the_unit_of_the_target_whatever_is_learned():

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from search.comparison.finalists import affordable, chosen, front
+from search.comparison.finalists import SHARE, affordable, chosen, front
 from search.comparison.leaderboard import places, row, spread
 from search.comparison.rivals import draws, plain, reference
 from search.data import Dataset
@@ -127,7 +127,8 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
         rows[0] = comparison.looked_at(winner)  # of the others their part in the ensemble alone
         rows += [ensemble] if others else []
         rows += [comparison.looked_at(rival) for rival in rivals]
-        rows += [row for row in [reference(dataset)] if row]
+        limit = math.inf if settings.seconds is None else SHARE * settings.seconds
+        rows += [row for row in [reference(dataset, limit)] if row]
     return Final(tuple(rows), tuple(finalists))
 
 

@@ -1,5 +1,6 @@
 """What the winner of a search is measured against: luck, a plain network of its size, and scikit-learn."""
 
+import math
 import warnings
 from collections import Counter
 from importlib.util import find_spec
@@ -63,23 +64,32 @@ def plain(point: Point, shape: Shape) -> Point:
     return min((of(width), of(width + 1)), key=lambda rival: abs(rival.parameters(shape) - wish))
 
 
-def reference(dataset: Dataset) -> Row | None:
+def reference(dataset: Dataset, seconds: float = math.inf) -> Row | None:
     """What scikit-learn does with its default settings: a linear model, support vectors or a forest of trees.
 
     Which one, the validation part decides, or the first of five folds where there is none; it is then fitted to all
-    that is not held out. They learn what networks learn, of a target under a transform the transformed one, and are
-    scored in the unit of the target. ``None`` where scikit-learn is not installed.
+    that is not held out, or to as many rows as about so many seconds are enough for, ``MOST_ROWS`` at least, and is
+    called so. They learn what networks learn, of a target under a transform the transformed one, and are scored in the
+    unit of the target. ``None`` where scikit-learn is not installed.
     """
     if find_spec("sklearn") is None:
         return None
-    models, began = _models(dataset), perf_counter()
     one = dataset if len(dataset.validation) else dataset.folds(5)[0]
     few = one.train.take(np.arange(min(MOST_ROWS, len(one.train))))
-    validated = {name: _score(model, dataset, few, one.validation) for name, model in models.items()}
+    models, validated, taken = _models(dataset), dict[str, float](), dict[str, float]()
+    for name, model in models.items():
+        began = perf_counter()
+        validated[name] = _score(model, dataset, few, one.validation)
+        taken[name] = perf_counter() - began
     name = max(validated, key=validated.__getitem__)
-    seconds = perf_counter() - began
-    test_score = _score(models[name], dataset, dataset.whole().train, dataset.test)
-    return Row(f"scikit-learn ({name})", None, None, None, validated[name], None, test_score, 0, 0, 0, seconds)
+    whole, enough = dataset.whole().train, max(MOST_ROWS, len(few) * seconds / taken[name])
+    said = name
+    if enough < len(whole):
+        rows = int(float(f"{enough:.2g}"))
+        whole, said = whole.take(np.random.default_rng(0).permutation(len(whole))[:rows]), f"{name} of {rows:,} rows"
+    test_score = _score(models[name], dataset, whole, dataset.test)
+    spent = sum(taken.values())
+    return Row(f"scikit-learn ({said})", None, None, None, validated[name], None, test_score, 0, 0, 0, spent)
 
 
 def _models(dataset: Dataset) -> dict[str, Any]:
