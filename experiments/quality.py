@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from experiments.results import FOLDER, write
+from search import study
 from search.config import SECONDS
 from search.data import dataset, load
 from search.data.parts import Dataset
@@ -38,6 +39,7 @@ from search.defaults import default_folds, default_recipe, space_for
 from search.one_of import OneOf
 from search.record import Row, Settings
 from search.run import write_csv
+from search.training.pace import paced
 
 DATA = {"digits": 10, "digits, dense": 10, "breast_cancer": 10, "diabetes": 10, "sunspots": 5}  # seeds of each
 STRATEGY = "evolution"
@@ -60,12 +62,9 @@ def data(name: str, seed: int) -> Dataset:
     return dataset((inside, known), held_out=(outside, asked), name=kind, seed=seed)
 
 
-def searched(name: str, dataset: Dataset, seed: int, strategy: str, seconds: float) -> list[Row]:
-    """The leaderboard of a search with default settings."""
+def searched(name: str, dataset: Dataset, seed: int, strategy: str, seconds: float) -> study.Result:
+    """A search with default settings, in a folder that nobody needs."""
     import optuna
-
-    from search import study
-    from search.training import pace
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, samples = space_for(dataset), len(dataset.train)
@@ -75,7 +74,7 @@ def searched(name: str, dataset: Dataset, seed: int, strategy: str, seconds: flo
         name, None, None, seed, strategy, None, seconds, 8, space, default_recipe(samples), default_folds(samples)
     )
     with tempfile.TemporaryDirectory() as folder:
-        return list(study.run(pace.paced(wish, dataset), dataset, Path(folder, "run")).rows)
+        return study.run(paced(wish, dataset), dataset, Path(folder, "run"))
 
 
 def scores_of(dataset: Dataset, rows: Sequence[Row], others: Sequence[Row]) -> dict[str, float]:
@@ -111,9 +110,9 @@ def main(
             if known.get((name, seed), {}).get("limit") == seconds:
                 continue
             dataset, began = data(name, seed), perf_counter()
-            rows = searched(name, dataset, seed, STRATEGY, seconds)
+            rows = searched(name, dataset, seed, STRATEGY, seconds).rows
             took = round(perf_counter() - began, 1)
-            others = searched(name, dataset, seed, "random", seconds)
+            others = searched(name, dataset, seed, "random", seconds).rows
             known[name, seed] = {"limit": seconds, "seconds": took, **scores_of(dataset, rows, others)}
             write_csv(path, [dict(zip(COLUMNS, line, strict=True)) for line in lines(known)])
             print(name, seed, {k: round(v, 4) for k, v in known[name, seed].items()}, flush=True)

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_what_was_searched_for_as_long_is_not_searched_again(tmp_path, monkeypat
 
     def searched(name, dataset, seed, strategy, seconds):
         seen.append((name, seed, strategy, seconds))
-        return ROWS if strategy == "evolution" else OTHERS
+        return SimpleNamespace(rows=ROWS if strategy == "evolution" else OTHERS)
 
     monkeypatch.setattr(quality, "searched", searched)
     path, asked = tmp_path / "quality.csv", {"breast_cancer": 2}

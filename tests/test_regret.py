@@ -15,6 +15,7 @@ from experiments.results import FOLDER
 from figures import regret as regret_figure
 from search import study, work
 from search.comparison import final
+from search.config import USUAL
 from search.data import load
 from search.isomorphism.canonical import canonical
 from search.population import Outcome, evaluate, train
@@ -146,7 +147,7 @@ def test_strategies_are_driven_as_the_real_driver_drives_them(strategy, losses, 
     settings = Settings(
         "digits", None, None, 5, strategy, 100, None, regret.GENERATION, regret.SPACE, Recipe(1, rungs=()), seeds=1
     )
-    monkeypatch.setattr(final, "reference", lambda dataset: None)
+    monkeypatch.setattr(final, "reference", lambda dataset, seconds: None)
     real = study.run(settings, load("digits", seed=5), tmp_path / "run").records
     done = regret.search(strategy, 5, losses, 100)
     assert [trial.mask for trial in done] == [regret.mask_of(record.point) for record in real]
@@ -250,6 +251,7 @@ def test_at_64_trials_evolution_has_at_most_half_the_regret_of_random_search():
     regrets = {strategy: row["regret"]["mean"][place] for strategy, row in told["strategies"].items()}
     assert set(regrets) == {*STRATEGIES, regret.FRESH}
     assert regrets["evolution"] <= regrets["random"] / 2
+    assert min(regrets, key=regrets.__getitem__) == USUAL["strategy"]
 
 
 def test_the_figure_is_written_twice_with_the_same_bytes(tmp_path):
