@@ -76,13 +76,17 @@ class Architecture(nn.Module):
         self._machines[name] = machine
         for component in machine.reads:
             self._readers[component] = (*self._readers.get(component, ()), name)
-        if isinstance(machine.function, nn.Module):
+        self._register(name, machine.function)
+        return name
+
+    def _register(self, name: str, function: Callable[..., Any]) -> None:
+        """Have a machine's parameters, if it is a module."""
+        if isinstance(function, nn.Module):
             key = name.replace(".", "_")  # torch takes no dots in the name of a module
             while hasattr(Machine, key) or key in self.__dict__ or key in self._modules:
                 key += "_"
-            self.add_module(key, machine.function)
+            self.add_module(key, function)
             self._keys[name] = key
-        return name
 
     def _function(self, name: str) -> Callable[..., Any]:
         """Modules are looked up when they run, so that one that was replaced since counts."""
@@ -179,8 +183,9 @@ class Architecture(nn.Module):
         self._check(x, names)
         y: dict[str, Tensor] = {}
         with step.versions_counted():
+            own = {component: x[component].clone() for name in names for component in self._machines[name].reads}
             for name in names:
-                step.accumulate(self._machines[name].node, self._function(name), x, into=y)
+                step.accumulate(self._machines[name].node, self._function(name), own, into=y)
         return y
 
     def dual(self, h: Point) -> "Architecture":
@@ -279,8 +284,13 @@ class Machine(Architecture):
         self._default_name = getattr(function, "__name__", type(function).__name__) if name is None else None
         self._node = graph.Node(self._default_name if name is None else name, reads, writes)  # type: ignore[arg-type]
         self.__dict__["_callable"] = function  # a module is registered below, by the machine's name, as in any sum
-        self._machines, self._readers, self._keys = {}, {}, {}
-        self._add(self)
+        self._readers, self._keys = dict.fromkeys(self.reads, (self.name,)), {}
+        self._register(self.name, function)
+
+    @property
+    def _machines(self) -> "dict[str, Machine]":  # type: ignore[override]
+        """Itself alone, which it does not hold: what an adjoint keeps of a graph is free as soon as nobody holds it."""
+        return {self.name: self}
 
     @property
     def node(self) -> graph.Node:

@@ -91,8 +91,10 @@ def load(path: str | os.PathLike[str]) -> ParametricMachine:
     try:
         described = json.loads(header["specification"])
         channels = Partition(tuple(described["widths"])).size
-        if tensors["weight"].shape[:2] != (channels, channels):
-            raise ValueError(f"{channels} channels and weights of {tuple(tensors['weight'].shape)}")
+        taps = described["lags"] + 1 if "lags" in described else described.get("kernel_size", ())
+        kernel = (taps,) if isinstance(taps, int) else tuple(taps)
+        if tuple(tensors["weight"].shape) != (channels, channels, *kernel):  # before there is room made for them
+            raise ValueError(f"{channels} channels, a kernel of {kernel}, weights of {tuple(tensors['weight'].shape)}")
         machine = from_specification(described, dtype=tensors["weight"].dtype)
         machine.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:

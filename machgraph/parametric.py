@@ -15,6 +15,8 @@ from machgraph.partition import Mask, Partition, channel_mask, lag_mask, shortcu
 from machgraph.plan import Plan, Span
 from machgraph.recurrence import Recurrence
 
+COARSEST = 62  # scale: an axis of any length has one position long before
+
 
 class DenseMachine(ParametricMachine):
     """A generalized multi-layer perceptron: ``y = W z + y0 + bias``, ``z = σ(y) + z0`` (eqs. 10 and 11).
@@ -55,7 +57,11 @@ class DenseMachine(ParametricMachine):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self._set(widths, activation, lambda n: shortcut_mask(shortcuts, n), (), bias, generator, device, dtype)
+        self._set(widths, activation, shortcuts, (), bias, generator, device, dtype)
+
+    def mask_of(self, shortcuts: Any) -> Mask:
+        """Shortcuts, as a new machine is given them, as a mask."""
+        return shortcut_mask(shortcuts, len(self.partition))
 
     def plan_of(self, partition: Partition, shortcuts: Mask, size: tuple[int, ...] = ()) -> Plan:
         """The instructions of algorithm 1."""
@@ -135,28 +141,28 @@ class ConvMachine(ParametricMachine):
         if padding not in ("same", "causal", "circular"):
             raise ValueError(f'got padding={padding!r}: give "same", "causal" or "circular"')
         self.padding = padding
-        kernel = self.kernel_size
-        self._set(widths, activation, lambda n: shortcut_mask(shortcuts, n), kernel, bias, generator, device, dtype)
+        self._set(widths, activation, shortcuts, self.kernel_size, bias, generator, device, dtype)
         if pooling not in ("max", "mean"):
             raise ValueError(f'got pooling={pooling!r}: give "max" or "mean"')
         self.pooling = pooling
         if scales is not None:
             self.scales = self._scales(scales)
 
+    def mask_of(self, shortcuts: Any) -> Mask:
+        """Shortcuts, as a new machine is given them, as a mask."""
+        mask = shortcut_mask(shortcuts, len(self.partition))
+        _refuse_coarser(mask, self.scales)
+        return mask
+
     def _scales(self, given: Any) -> tuple[int, ...]:
         """As they are, if they can be."""
         blocks, scales = len(self.partition), _whole(given) or ()
-        if len(scales) != blocks or scales[0] != 0 or min(scales) < 0:
+        if len(scales) != blocks or scales[0] != 0 or not 0 <= min(scales) <= max(scales) <= COARSEST:
             raise ValueError(
-                f"got scales={given!r} for {blocks} blocks: give 0 for the input, and 0 or more for each other, "
-                "all whole"
+                f"got scales={given!r} for {blocks} blocks: give 0 for the input, and from 0 to {COARSEST} for each "
+                "other, all whole"
             )
-        for i, j in np.argwhere(self.shortcuts):
-            if scales[j] > scales[i]:
-                raise ValueError(
-                    f"got scales={scales}, where block {i} hears block {j}, which is coarser: give block {i} at least "
-                    f"the scale {scales[j]}, or leave out the shortcut"
-                )
+        _refuse_coarser(self.shortcuts, scales)
         if any(scales) and self.padding == "causal":
             raise ValueError('got scales with padding="causal": a window of pooling looks ahead, so give all scales 0')
         return scales
@@ -196,6 +202,16 @@ class ConvMachine(ParametricMachine):
         padded = nn.functional.pad(flat, pad, mode="circular" if self.padding == "circular" else "constant")
         y = convolution(padded, weight, dilation=self.dilation)
         return y.reshape(*z.shape[: self._axis], *y.shape[1:])
+
+
+def _refuse_coarser(mask: Mask, scales: tuple[int, ...]) -> None:
+    """ValueError: a block hears one on a coarser grid."""
+    for i, j in np.argwhere(mask):
+        if scales[j] > scales[i]:
+            raise ValueError(
+                f"got scales={scales}, where block {i} hears block {j}, which is coarser: give block {i} at least "
+                f"the scale {scales[j]}, or leave out the shortcut"
+            )
 
 
 class RecurrentMachine(ParametricMachine):
@@ -248,10 +264,11 @@ class RecurrentMachine(ParametricMachine):
             )
         self.lags, self.timeblock = numbers
 
-        def mask(blocks: int) -> Mask:
-            return lag_mask(shortcuts, blocks, self.lags, self.timeblock)
+        self._set(widths, activation, shortcuts, (self.lags + 1,), bias, generator, device, dtype)
 
-        self._set(widths, activation, mask, (self.lags + 1,), bias, generator, device, dtype)
+    def mask_of(self, shortcuts: Any) -> Mask:
+        """Shortcuts, as a new machine is given them, as a mask."""
+        return lag_mask(shortcuts, len(self.partition), self.lags, self.timeblock)
 
     def plan_of(self, partition: Partition, shortcuts: Mask, size: tuple[int, ...]) -> Plan:
         """Loops over time where a block hears its own past, all of time at once elsewhere."""

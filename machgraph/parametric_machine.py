@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from machgraph import compiled
 from machgraph.activation import ACTIVATIONS, Activation, Pointwise, per_block
@@ -47,7 +48,7 @@ class ParametricMachine(nn.Module, ABC):
         self,
         widths: Sequence[int],
         activation: str | Pointwise | Sequence[str | Pointwise],
-        shortcuts: Callable[[int], Mask],
+        shortcuts: Any,
         kernel: tuple[int, ...],
         bias: bool,
         generator: torch.Generator | None,
@@ -64,7 +65,7 @@ class ParametricMachine(nn.Module, ABC):
                 f"got {len(self.partition)} block: a machine needs at least an input and an output, as in (64, 10)"
             )
         self.scales = (0,) * len(self.partition)
-        self.shortcuts = shortcuts(len(self.partition))
+        self.shortcuts = shortcuts
         self.activation = per_block(activation, len(self.partition))
         channels = self.partition.size
         self.weight = nn.Parameter(torch.empty(channels, channels, *kernel, device=device, dtype=dtype))
@@ -73,11 +74,15 @@ class ParametricMachine(nn.Module, ABC):
 
     @property
     def shortcuts(self) -> Mask:
-        """Which block hears which, ``[block_out, block_in]``, or for a recurrence ``[lag, block_out, block_in]``."""
+        """Which block hears which, ``[block_out, block_in]``, or for a recurrence ``[lag, block_out, block_in]``.
+
+        Others may be given, as to a new machine, and ValueError is raised as there.
+        """
         return self._shortcuts
 
     @shortcuts.setter
-    def shortcuts(self, mask: Mask) -> None:
+    def shortcuts(self, shortcuts: Any) -> None:
+        mask = self.mask_of(shortcuts)
         self._shortcuts = mask.copy()
         self._shortcuts.setflags(write=False)  # a change in place would go unseen
         self._heard = _nested(mask.tolist())  # the same in tuples: compilers can't look into an array
@@ -87,9 +92,13 @@ class ParametricMachine(nn.Module, ABC):
         self._shortcuts.setflags(write=False)  # which numpy's copies forget
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        memo[id(self)] = twin = type(self).__new__(type(self))  # as parametrized machines are copied
+        kind: Any = type(self)
+        if parametrize.is_parametrized(self):  # torch has made a class for this one alone, and changes it with it
+            own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "_abc_impl")}
+            kind = type(kind)(kind.__name__, kind.__bases__, own)
+        memo[id(self)] = twin = kind.__new__(kind)
         twin.__setstate__(copy.deepcopy(self.__dict__, memo))
-        return twin
+        return twin  # type: ignore[no-any-return]
 
     def plan(self, size: tuple[int, ...] = ()) -> Plan:
         """The instructions that solve this machine on positions of this size."""
@@ -98,6 +107,10 @@ class ParametricMachine(nn.Module, ABC):
     @abstractmethod
     def plan_of(self, partition: Partition, shortcuts: Mask, size: tuple[int, ...]) -> Plan:
         """The plan of a machine of this kind, with this one's kernel, but another partition and mask."""
+
+    @abstractmethod
+    def mask_of(self, shortcuts: Any) -> Mask:
+        """Shortcuts, as a new machine is given them, as a mask; ValueError: they can't be those of this machine."""
 
     @property
     @abstractmethod
@@ -147,9 +160,9 @@ class ParametricMachine(nn.Module, ABC):
         Parameters
         ----------
         y0, z0 : ``(*batch, channel, *size)``; they may hold only the first channels, and the rest is zero.
-        slopes : an array ``s`` in place of σ, ``(*batch, channels, *size)``: the linear machine ``z = s ⊙ y + z0``,
-            which is the tangent machine where ``s = σ'(y)`` (Theorem 3). Differentiable in ``s`` too. Not for blocks
-            of several scales.
+        slopes : an array ``s`` in place of σ, ``(*batch, channels, *size)``: ``z = s ⊙ y + z0``, the bias being a part
+            of ``y0`` as ever. Without a bias, and where ``s = σ'(y)``, it is the tangent machine (Theorem 3).
+            Differentiable in ``s`` too. Not for blocks of several scales.
 
         Returns
         -------

@@ -568,7 +568,7 @@ def test_weights_of_another_kernel_are_refused(taps):
         (mg.ConvMachine((2, 2), 1, bias=False), {"weight": (4, 2, 2)}),
         (mg.ConvMachine((2, 2), (2, 3)), {"weight": (4, 4, 3, 2)}),
         (mg.ConvMachine((2, 2), 4), {"partition": Partition((4, 4)), "kernel_size": (1,)}),
-        (mg.RecurrentMachine((2, 2), 1), {"shortcuts": np.tri(2, k=-1, dtype=bool)[None]}),
+        (mg.RecurrentMachine((2, 2), 1), {"_shortcuts": np.tri(2, k=-1, dtype=bool)[None]}),
         (mg.DenseMachine((2, 2)), {"activation": made("dense")[0].activation[:1]}),
     ],
 )

@@ -130,7 +130,20 @@ def test_a_specification_that_does_not_fit_is_refused_before_anything_is_made(tm
     described = specification(machine)
     monkeypatch.setattr("machgraph.io.specification", lambda _: {**described, "widths": [10**6, 10**6]})
     path = mg.save(machine, tmp_path / "m.machgraph")
-    with pytest.raises(ValueError, match=r"m.machgraph is damaged.*2000000 channels and weights of \(9, 9\)"):
+    with pytest.raises(
+        ValueError, match=r"m.machgraph is damaged.*2000000 channels, a kernel of .* weights of \(9, 9\)"
+    ):
+        mg.load(path)
+
+
+@pytest.mark.parametrize(
+    "more", [{"kind": "recurrence", "lags": 10**9}, {"kind": "convolution", "kernel_size": [10**5, 10**3]}]
+)
+def test_a_kernel_that_does_not_fit_is_refused_before_anything_is_made(tmp_path, machine, more, monkeypatch):
+    described = {name: value for name, value in specification(machine).items() if name != "shortcuts"}
+    monkeypatch.setattr("machgraph.io.specification", lambda _: {**described, **more})
+    path = mg.save(machine, tmp_path / "m.machgraph")
+    with pytest.raises(ValueError, match=r"is damaged.* a kernel of \(10.*weights of \(9, 9\)"):
         mg.load(path)
 
 

@@ -389,3 +389,29 @@ def test_without_gradients_nothing_is_kept():
 def test_what_is_refused(make, error, sentence):
     with pytest.raises(error, match=sentence):
         make(mg.DenseMachine((3, 4, 2)))
+
+
+@pytest.mark.parametrize(
+    ("machine", "mask", "sentence"),
+    [
+        (mg.DenseMachine((3, 4, 2)), np.ones((3, 3), dtype=bool), "lets block 0 feed block 0"),
+        (mg.DenseMachine((3, 4, 2)), np.full((3, 3), 2), "not true or false"),
+        (mg.DenseMachine((3, 4, 2)), np.zeros((2, 2)), r"shape \(2, 2\)"),
+        (mg.RecurrentMachine((3, 4, 2), lags=1), np.ones((2, 3, 3), dtype=bool), "feed"),
+    ],
+)
+def test_shortcuts_that_are_given_later_are_checked_too(machine, mask, sentence):
+    before = machine.shortcuts.copy()
+    with pytest.raises(ValueError, match=sentence):
+        machine.shortcuts = mask
+    assert (machine.shortcuts == before).all()
+
+
+def test_a_block_hears_no_coarser_one_later_either():
+    machine = mg.ConvMachine(
+        (1, 4, 4, 2), 3, scales=(0, 1, 0, 1), shortcuts=[[0] * 4, [1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0]]
+    )
+    with pytest.raises(ValueError, match="block 2 hears block 1, which is coarser"):
+        machine.shortcuts = None
+    with pytest.raises(ValueError, match="from 0 to 62"):
+        mg.ConvMachine((1, 2), 3, scales=(0, 10**9))

@@ -188,6 +188,21 @@ def test_rounds_of_pruning_multiply():
     assert len(ticket.parametrizations.weight) == 1
 
 
+def test_a_ticket_outlives_what_is_made_of_it():
+    machine, x = mg.DenseMachine((3, 4, 2)), torch.randn(5, 3)
+    first = prune_weights(machine, 0.5)
+    said = first(x)
+    second = prune_weights(first, 0.5)
+    kept = copy.deepcopy(first)
+    parametrize.remove_parametrizations(kept, "weight")
+    for ticket in (first, kept):
+        torch.testing.assert_close(ticket(x), said)
+    assert weight_mask(second).sum() == weight_mask(first).sum() // 2
+    assert isinstance(second, mg.DenseMachine)
+    assert isinstance(kept, mg.DenseMachine)
+    torch.testing.assert_close(copy.deepcopy(second)(x), second(x))
+
+
 @pytest.mark.parametrize("kind", ["dense", "recurrence"])
 def test_derivatives_through_a_mask_of_weights(kind):
     make = {"dense": lambda: mg.DenseMachine((2, 2, 1), activation="tanh", dtype=torch.float64)}
