@@ -111,7 +111,7 @@ def search(
     ] = None,
     trials: Annotated[int | None, typer.Option(metavar="N", help="End after so many trials.")] = None,
     time: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Of searching; the end takes up to half more; 30.")
+        float | None, typer.Option(metavar="SECONDS", help="Of searching; the end may take as long again; 30.")
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="With --trials, repeats the result; 0.")] = None,
     strategy: Annotated[

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from search.data import BUNDLED
 from search.data.parts import Dataset
 from search.data.table import nearest
 from search.defaults import default_folds, default_recipe, space_for, space_of_kind, transforms_for
@@ -50,6 +51,7 @@ WISHES: Mapping[str, str] = {  # of pydantic's types of errors
     "missing": "there",
     "too_long": "shorter",
 }
+SHORTCUTS = "'free', 'all', 'sequential', or a list of lists of 0 and 1"
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ def _typed(value: Any, key: str, name: str, place: str) -> Any:
         first = error.errors()[0]
         item = "".join(f"item {index + 1} of " for index in reversed(first["loc"]) if isinstance(index, int))
         wish = WISHES.get(first["type"]) or first["msg"].removeprefix("Input should be ")
+        if key == "shortcuts":
+            item, wish = "", SHORTCUTS
         raise ValueError(f"{place} has {key} = {_shown(value)} in [{name}]: {item}it should be {wish}") from None
 
 
@@ -206,7 +210,7 @@ def wished(config: Config) -> Settings:
     source, target, task = str(data.pop("source")), data.pop("target", None), data.pop("task", None)
     if task not in (None, "classification", "regression"):
         raise ValueError(f"got the task {task!r}: it is classification or regression, or left out to be inferred")
-    if is_loadable(source) and Path(source).exists():
+    if is_loadable(source) and source not in BUNDLED and Path(source).exists():
         source = str(Path(source).resolve())  # found again from anywhere
     if (held_out := data.get("held_out")) is not None:
         data["held_out"] = str(Path(held_out).resolve())
@@ -244,7 +248,7 @@ def completed(wish: Settings, config: Config, dataset: Dataset) -> Settings:
         recipe = replace(recipe, **asked)
     with _of_table("space", config.place):
         space = wish.space if wish.graph is not None else _space(config.spaces, dataset)
-    folds = default_folds(rows, has_validation=len(dataset.validation) > 0)
+    folds = min(default_folds(rows, has_validation=len(dataset.validation) > 0), dataset.most_folds)
     return replace(wish, space=space, recipe=recipe, folds=config.search.get("folds", folds))
 
 

@@ -1,6 +1,7 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and as files hold them."""
 
 import math
+from typing import Any
 
 
 def grouped(number: int) -> str:
@@ -38,3 +39,13 @@ def time_text(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.2f} s"
     return f"{seconds:.0f} s" if seconds < 120 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def native(value: Any) -> Any:
+    """A number of numpy as Python's own, which JSON can hold; anything else as it is.
+
+    >>> import numpy as np
+    >>> native(np.int64(3)), native(np.float32(0.5)), native("all")
+    (3, 0.5, 'all')
+    """
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value

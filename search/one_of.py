@@ -66,6 +66,11 @@ class OneOf:
         named = {f"{space.kind}_{name}": choices for space in self.spaces for name, choices in space.parameters.items()}
         return {"kind": self.kinds, **named}
 
+    @property
+    def untrained(self) -> "OneOf":
+        """The same with the first choice alone of all that concerns training, for whom no point tells of it."""
+        return OneOf(tuple(space.untrained for space in self.spaces))
+
     def encode(self, point: AnyPoint) -> Code:
         """The code of a point; what belongs to other kinds has its first choice. ValueError: not in the space."""
         own = self.of(point.kind).encode(point)

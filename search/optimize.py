@@ -59,8 +59,9 @@ def optimize(
     """Search for the machine of a space that makes a function small, or several numbers at once.
 
     Every trial is stored when it is done, no architecture is tried twice, and a search that was stopped goes on with
-    ``resume=True``. The folder holds the ledger, the leaderboard and the best machine, with the weights that the
-    function left it with.
+    ``resume=True``. How a machine is trained is the function's: of learning rates and all else that concerns training
+    in a space only the first choice is taken (``space.untrained``). The folder holds the ledger, the leaderboard and
+    the best machine, with the weights that the function left it with.
 
     Parameters
     ----------
@@ -116,6 +117,7 @@ def optimize(
         objectives=objectives, maximize=maximize, constraints=constraints or {},  # type: ignore[arg-type]  # told there
         workers=workers, gpus=gpus,
     )  # fmt: skip
+    settings = replace(settings, space=settings.space.untrained)
     own = tuple(one for one in settings.objectives if one not in MEASURES)
     if not own:
         raise ValueError(f"got objectives={settings.objectives}: name at least one that the function itself returns")

@@ -1,8 +1,10 @@
 """How a candidate is trained: the same for every candidate, and for the rivals that it is compared with."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from math import cos, pi
+
+from search.numbers import native
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class Recipe:
     child_share: float = 0.5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rungs", tuple(self.rungs))
+        for one in fields(self):
+            object.__setattr__(self, one.name, native(getattr(self, one.name)))
+        object.__setattr__(self, "rungs", tuple(map(native, self.rungs)))
         least = dict.fromkeys(("epochs", "batches", "reduction", "patience"), 1)
         for name, bound in (*least.items(), ("label_smoothing", 0)):
             value = getattr(self, name)

@@ -9,6 +9,7 @@ from typing import Any
 
 from search.graph.space import GraphSpace
 from search.loading import Loading
+from search.numbers import native
 from search.objectives import refuse_unknown
 from search.one_of import AnySpace, OneOf
 from search.point import AnyPoint, point_of
@@ -77,6 +78,8 @@ class Settings:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            object.__setattr__(self, one.name, native(getattr(self, one.name)))
         if not isinstance(self.space, AnySpace):
             raise ValueError(
                 f"got space={self.space!r}: give a search.space.Space, a search.one_of.OneOf of several, or a "
@@ -127,6 +130,7 @@ class Settings:
                 raise ValueError(
                     f"got maximize={self.maximize!r}: {name!r} is none of the objectives {self.objectives}"
                 )
+        object.__setattr__(self, "constraints", {name: native(most) for name, most in self.constraints.items()})
         for name, most in self.constraints.items():
             if not 0 <= most < math.inf:
                 raise ValueError(f"got at most {most!r} {name}: it must be 0 or more, and finite")

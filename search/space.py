@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from search.data.transform import GIVEN, TRANSFORMS
 from search.isomorphism.canonical import canonical as canonical
 from search.isomorphism.canonical import key as key
 from search.isomorphism.count import class_count
+from search.numbers import native
 from search.point import KINDS as KINDS
 from search.point import REGULARIZERS as REGULARIZERS
 from search.point import AnyPoint, Kind, Point, regular
@@ -29,6 +30,8 @@ OWNERS: Mapping[str, Kind] = {  # what a single kind has
     **dict.fromkeys(("kernels", "dilations", "max_scale", "first_scale", "heads"), "convolution"),
     **dict.fromkeys(("lags", "timeblocks", "recurrences"), "recurrence"),
 }
+
+TRAINING = ("learning_rates", "weight_decays", "batch_sizes", "transforms")
 
 STRENGTHS: Mapping[str, str] = {  # of each regularizer of a point: the field of a space with its choices
     "block_penalty": "block_penalties",
@@ -114,6 +117,8 @@ class Space:
 
     def __post_init__(self) -> None:
         """Check, and turn lists into tuples."""
+        for field in fields(self):
+            object.__setattr__(self, field.name, native(getattr(self, field.name)))
         whole = ("max_blocks", "min_blocks", "max_scale", *["first_scale"] * (self.first_scale is not None))
         for name in whole:
             number = getattr(self, name)
@@ -131,7 +136,7 @@ class Space:
             choices = getattr(self, name)
             if isinstance(choices, str) or not (choices := tuple(choices)):
                 raise ValueError(f"got {name}={choices!r}: give a tuple with at least one choice")
-            object.__setattr__(self, name, choices)
+            object.__setattr__(self, name, tuple(map(native, choices)))
         for name, choices in STRENGTHS.items():
             if getattr(self, choices) is not None:
                 object.__setattr__(self, choices, tuple(regular(name, value) for value in getattr(self, choices)))
@@ -160,7 +165,11 @@ class Space:
         self._check_density()
 
     def _check_shortcuts(self) -> None:
-        if isinstance(self.shortcuts, str) or not isinstance(self.shortcuts, Sequence | np.ndarray):
+        if (
+            isinstance(self.shortcuts, str)
+            or not isinstance(self.shortcuts, Sequence | np.ndarray)
+            or any(isinstance(row, str) for row in self.shortcuts)
+        ):
             if self.shortcuts not in ("free", "all", "sequential"):
                 raise ValueError(f"got shortcuts={self.shortcuts!r}: give free, all, sequential, or a mask of your own")
             return
@@ -171,7 +180,15 @@ class Space:
                 "hidden blocks: it has a row for each of them, one for the input and one for the output, so give "
                 f"min_blocks={max(0, hidden)} and max_blocks={max(0, hidden)}"
             )
-        object.__setattr__(self, "shortcuts", _tuples(shortcut_mask(self.shortcuts, hidden + 2)))
+        mask = shortcut_mask(self.shortcuts, hidden + 2)
+        hears = [True]  # the input, directly or through others
+        for block in range(1, hidden + 2):
+            hears.append(bool(mask[block, :block][hears].any()))
+        if not hears[-1]:
+            raise ValueError(
+                "got a mask of shortcuts by which the output hears nothing of the input: let a way lead there"
+            )
+        object.__setattr__(self, "shortcuts", _tuples(mask))
 
     def _check_kind(self) -> None:
         if self.kind not in KINDS:
@@ -196,7 +213,7 @@ class Space:
     def _check_density(self) -> None:
         if self.density is None:
             return
-        object.__setattr__(self, "density", tuple(self.density))
+        object.__setattr__(self, "density", tuple(map(native, self.density)))
         if len(self.density) != 2 or not 0 <= self.density[0] <= self.density[1] <= 1 or self.shortcuts != "free":
             raise ValueError(
                 f"got density={self.density!r}: give the least and the largest share, from 0 to 1, of free shortcuts"
@@ -251,6 +268,16 @@ class Space:
         """
         choices: dict[str, Any] = {name: getattr(self, field) or (None,) for name, field in STRENGTHS.items()}
         return {name: values for name, values in choices.items() if values != (REGULARIZERS[name],)}
+
+    @property
+    def untrained(self) -> "Space":
+        """The same with the first choice alone of all that concerns training, for whom no point tells of it.
+
+        >>> Space(max_blocks=1).count(), Space(max_blocks=1).untrained.count()
+        (296, 74)
+        """
+        names = (*TRAINING, *(name for name in STRENGTHS.values() if getattr(self, name) is not None))
+        return replace(self, **{name: getattr(self, name)[:1] for name in names})
 
     def encode(self, point: AnyPoint) -> Code:
         """The code of a point; what belongs to unused blocks has its first choice.

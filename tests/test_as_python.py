@@ -135,6 +135,13 @@ def test_dates_with_dots_are_those_of_iso_in_the_file_too(cases):
     assert "Numbers in it" not in cases["images"][1].read_text()
 
 
+def test_months_are_their_first_days_in_the_file_too(cases):
+    _, path = cases["numbers"]
+    first = FRAME.with_columns(pl.col("day").dt.truncate("1mo"))
+    assert torch.equal(said(path, FRAME.with_columns(pl.col("day").dt.strftime("%Y-%m"))), said(path, first))
+    assert torch.equal(said(path, FRAME.with_columns(pl.col("day").dt.strftime("%Y/%m"))), said(path, first))
+
+
 def test_levels_that_no_training_row_had_are_told_beside_the_answers(folder, capsys):
     rows = FRAME.drop(NAME, "label")
     file = save(trained(from_frame(rows, "value", "t", 0).encoder), folder / "told.machgraph", {})

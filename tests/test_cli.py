@@ -192,6 +192,20 @@ def test_footnotes_tell_of_an_ensemble_where_there_is_one(finished):
     assert "ensemble" not in footnotes([row for row in rows if row.name != "ensemble"]).plain
 
 
+def test_footnotes_tell_of_how_many_draws_and_rows(finished):
+    rows = [row for row in read_leaderboard(finished[0]) if not row.name.startswith(("random", "scikit"))]
+    assert "random: a uniform draw from" in footnotes(rows).plain
+    said = footnotes(
+        [
+            *rows,
+            replace(rows[-1], name="random (median of 3)"),
+            replace(rows[-1], name="scikit-learn (trees of 1,200 rows)"),
+        ]
+    ).plain
+    assert "of 3 uniform draws" in said
+    assert "an SVM, fitted to 1,200 rows, for which there was time. Their" in said
+
+
 def test_without_a_folder_the_next_free_one_is_taken(finished, folder, capsys, plain, short):
     data = finished[0].parents[1] / "signs.csv"
     for name in ("signs", "signs-2", "signs-3"):

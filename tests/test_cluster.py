@@ -121,6 +121,7 @@ def test_a_node_that_has_just_died_is_no_hindrance(nodes):
         assert len(made._joined.nodes) == 2
         assert made.lost == 0
         made.close()
+        assert cluster.size(nodes.address) == 2
     finally:
         nodes.add_node(num_cpus=1)
 

@@ -1,6 +1,7 @@
 """Searches in TOML: what is read, what follows from the data, what is refused, and that writing is reading undone."""
 
 import inspect
+import json
 import re
 import tomllib
 from dataclasses import fields, replace
@@ -52,6 +53,27 @@ def test_the_keys_are_the_parameters():
     assert set(KEYS["space"]) == {one.name for one in fields(Space)}
     settings = {"time" if one.name == "seconds" else one.name for one in fields(Settings)}
     assert set(KEYS["search"]) == settings - set(KEYS["data"]) - {"loading", "space", "recipe"} | {"time"}
+
+
+def test_a_bundled_name_is_no_folder_that_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("digits").mkdir()
+    assert wished(parse('data.source = "digits"')).source == "digits"
+
+
+def test_numbers_of_numpy_are_written_as_ours():
+    space = Space(
+        max_blocks=np.int64(2), widths=2 ** np.arange(3, 5), learning_rates=(np.float64(0.01),),
+        density=np.array([0.25, 1.0]),
+    )  # fmt: skip
+    recipe = Recipe(epochs=np.int64(5), rungs=np.array([1, 2]), label_smoothing=np.float32(0.25))
+    settings = Settings(
+        "digits", None, None, np.int64(3), "random", np.int64(8), np.float32(2.0), np.int64(4), space, recipe,
+        constraints={"parameters": np.int64(20_000)},
+    )  # fmt: skip
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert space_from_toml(space_to_toml(space)) == space
+    assert "trials = 8\n" in to_toml(settings)
 
 
 def test_what_is_not_set_is_written_as_a_comment():
@@ -214,6 +236,8 @@ def test_names_are_written_whatever_they_hold(tmp_path):
             'f.toml has widths = [8, "x"] in [space]: item 2 of it should be a whole number',
         ),
         ("[space]\nkind = 'dens'", "f.toml has kind = \"dens\" in [space]: it should be 'dense', 'convolution' or"),
+        ("[space]\nshortcuts = 'al'", "it should be 'free', 'all', 'sequential', or a list of lists of 0 and 1"),
+        ("[space]\nshortcuts = [[0, 'x']]", 'has shortcuts = [[0, "x"]] in [space]: it should be'),
         ("[space]\ndensity = [0.5]", "f.toml has density = [0.5] in [space]: item 2 of it should be there"),
         ("[space]\ndensity = [0, 1, 2]", "f.toml has density = [0, 1, 2] in [space]: it should be shorter"),
         ("[data]\ntarget = 3", "f.toml has target = 3 in [data]: it should be a text"),

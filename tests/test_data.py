@@ -417,7 +417,10 @@ def test_errors_about_the_target(people):
         (["a", "b"] * 4 + [None] * (n - 8), "got 8 rows with a value of 'bought': at least 10 are needed"),
         ([*map(str, range(n - 1)), "many"], "target 'bought' has 'many' in row 200: regression needs numbers"),
         ([[1]] * n, r"target 'bought' holds List\(Int64\)"),
+        ([""] * n, "got no row with a value of 'bought': at least 10 are needed"),
     ]
+    with pytest.raises(ValueError, match="has the column 'age' alone: there is nothing to answer it from; of a series"):
+        from_frame(people.select("age"), "age")
     for answers, message in cases:
         with pytest.raises(ValueError, match=message):
             from_frame(people.with_columns(pl.Series("bought", answers)), "bought")

@@ -166,6 +166,19 @@ def test_a_series_that_cannot_be_learned_is_told(y, more, message):
         ArchitectureSearchForecaster(**{"lags": 8, **QUICK, **more}).fit(y)
 
 
+def test_an_ensemble_of_several_transforms_feeds_its_mean_to_all(tmp_path):
+    """Under a root nothing is below 0, whatever a member that answers without one says."""
+    steps = np.arange(120)
+    y = np.round(20 * np.maximum(0, np.sin(steps / 5)) ** 3)
+    space = Space(
+        max_blocks=1, min_blocks=1, widths=(8,), activations=("tanh",), learning_rates=(0.02,),
+        transforms=("given", "none"),
+    )  # fmt: skip
+    found = ArchitectureSearchForecaster(lags=6, space=space, transform="sqrt", **{**QUICK, "n_trials": 6}).fit(y)
+    assert {member.encoder.transform.name for member in found._members} <= {"sqrt", "none"}
+    assert np.isfinite(found.predict(12)).all()
+
+
 def test_what_does_not_fit_the_series_is_told(waved, sold):
     sales, others = weather()
     for ask, message in [

@@ -422,6 +422,10 @@ def f(name="f", reads=("x",), writes=("y",), make=nn.Tanh, **more):
             lambda: GraphPoint((Placed("f", 1, (("a",),), ("b",)), Placed("g", 1, (("b",),), ("a",))), "x", "y", 1e-3),
             "f and g depend on each other",
         ),
+        (
+            lambda: GraphSpace(tuple(f(f"f_{i}", reads=("x",), writes=("y", f"h_{i}")) for i in range(61))),
+            "got 63 components: at most 62 can be wired",
+        ),
         (lambda: SPACE.decode({}), "got a code without .*: give every name of GraphSpace.parameters"),
         (
             lambda: SPACE.encode(GraphPoint((Placed("stem", 1, (("x",),), ("h",)),), "x", "y", 1e-2, batch_size=8)),

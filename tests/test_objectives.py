@@ -96,7 +96,7 @@ def test_a_comma_anywhere_else_is_refused(text):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(final, "reference", lambda dataset: None)
+    monkeypatch.setattr(final, "reference", lambda dataset, seconds: None)
 
 
 @pytest.fixture(scope="module")

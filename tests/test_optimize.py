@@ -1,12 +1,14 @@
 """Objectives of one's own: the loop, the storage, the resume and the leaderboard for any function of a machine."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from machgraph.io import load, load_metadata
 from search.objectives import fronts
+from search.one_of import OneOf
 from search.optimize import optimize
 from search.report import write
 from search.run import BEST, read_leaderboard, read_records
@@ -85,6 +87,23 @@ def test_no_machine_is_tried_twice_and_each_is_as_the_seed_has_it(tmp_path):
     assert len(seen) == len(trained) == len({record.key for record in trained})
     for machine, record in zip(seen, trained, strict=True):
         assert torch.equal(machine.weight, build(record.canonical, SHAPE, 5).weight)
+
+
+def test_how_machines_are_trained_makes_no_others_of_them(tmp_path):
+    """The function is not told of learning rates and the like."""
+    one = Space(max_blocks=1, widths=(2,), activations=("relu",), weight_decays=(0.1, 0.2), input_noises=(0.0, 0.1))
+    space = OneOf((one, replace(one, kind="convolution", kernels=(1, 3))))
+    seen = []
+
+    def objective(machine):
+        seen.append(machine)
+        return len(seen)
+
+    result = optimize(objective, space, Shape(4, 2, (1, 2, 2)), trials=40, out=tmp_path)
+    drawn = {(type(machine), *machine.weight.shape, tuple(machine.shortcuts.ravel().tolist())) for machine in seen}
+    assert len(drawn) == len(seen)
+    assert result.facts.points == space.untrained.count() == space.count() // 16
+    assert {record.point.learning_rate for record in result.records} == {1e-3}
 
 
 @pytest.mark.parametrize("returned", [list, lambda pair: dict(zip(("error", "noise"), pair, strict=True)), tuple])

@@ -169,7 +169,7 @@ def told_to(found, function):
 
 
 def test_a_search_without_a_validation_part_goes_by_its_folds(tmp_path, monkeypatch):
-    monkeypatch.setattr(final, "reference", lambda dataset: None)
+    monkeypatch.setattr(final, "reference", lambda dataset, seconds: None)
     whole = load("diabetes", validation=0.0)
     wish = settings(0.5, folds=2, finalists=1, seeds=1, recipe=Recipe(2, 2, rungs=()), trials=4)
     result = study.run(pace.paced(wish, whole), whole, tmp_path)

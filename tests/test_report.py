@@ -381,6 +381,14 @@ def test_the_command_gives_the_same_settings_again(tmp_path):
     assert Recipe(**asked.recipe) == settings.recipe
 
 
+def test_a_mask_of_ones_own_is_told_row_by_row():
+    run = made_up()
+    mask = ((0, 0, 0), (1, 0, 0), (1, 1, 0))
+    space = Space(max_blocks=1, min_blocks=1, shortcuts=mask)
+    said = str(wording.tables(replace(run.settings, space=space), run.facts))
+    assert "000 100 110" in said
+
+
 def test_data_from_python_have_no_command():
     settings = replace(made_up().settings, source="arrays of mine")
     said = wording.commands(settings, Path("runs/x"))

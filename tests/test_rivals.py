@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.svm import SVC, SVR
 
 from search.comparison import rivals
-from search.data import load
+from search.data import from_arrays, load
 from search.isomorphism.canonical import canonical
 from search.point import hyperparameters
 from search.recipe import Recipe
@@ -106,7 +106,8 @@ def test_reference_is_the_best_of_scikit_learn_by_validation(source, most, monke
     if most:
         monkeypatch.setattr(rivals, "MOST_ROWS", most)
         del models["SVM"]
-    few = dataset.train.take(np.arange(most or len(dataset.train)))
+    few = rivals._some(dataset.train, most or len(dataset.train))
+    assert len(few) == (most or len(dataset.train))
     validated = {name: by_hand(model, few, dataset.validation, dataset.classes) for name, model in models.items()}
     best = max(validated, key=validated.get)
     row = rivals.reference(dataset)
@@ -138,8 +139,27 @@ def test_reference_is_fitted_to_as_many_rows_as_there_is_time_for(monkeypatch):
     names = [rivals.reference(dataset, seconds).name for seconds in (math.inf, 60.0, 0.1, 1e-9)]
     assert fitted[:4] == [100, whole, 100, whole]
     assert 100 < fitted[5] < whole  # no more than twice as many
+    assert fitted[5] % 10 == 0
     assert fitted[7] == 100
     assert names == ["scikit-learn (mean)"] * 2 + [f"scikit-learn (mean of {rows} rows)" for rows in fitted[5::2]]
+
+
+@pytest.mark.parametrize("target", [np.repeat([0, 1, 2], 200), np.sort(np.random.default_rng(0).normal(size=600))])
+def test_reference_takes_rows_from_anywhere(target, monkeypatch):
+    """The file is in the order of its target, of which the first rows tell nothing."""
+    monkeypatch.setattr(rivals, "MOST_ROWS", 150)
+    x = target[:, None] + np.random.default_rng(1).normal(size=(600, 3)) / 4
+    row = rivals.reference(from_arrays(x, target))
+    assert row.score > 0.8
+
+
+def test_reference_without_a_model_that_can_be_fitted_is_none(monkeypatch):
+    class Unable:
+        def fit(self, x, y):
+            raise ValueError("needs 2 classes")
+
+    monkeypatch.setattr(rivals, "_models", lambda dataset: {"linear": Unable()})
+    assert rivals.reference(load("diabetes", seed=1)) is None
 
 
 def test_reference_is_scored_in_the_unit_of_the_target_whatever_is_learned():

@@ -417,3 +417,57 @@ def test_a_series_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_column_without_a_name_is_the_index_of_pandas(tmp_path):
+    """As `to_csv` writes it: of dates it is the time, of whole numbers in any order nothing."""
+    values = pd.Series(np.arange(60.0) ** 1.5, index=pd.date_range("2024-01-01", periods=60), name="y")
+    values.sample(frac=1, random_state=0).to_csv(tmp_path / "dated.csv")
+    data = load(tmp_path / "dated.csv", "y", lags=LAGS)
+    assert data.encoder.time == "index"
+    assert np.array_equal(data.history["y"].cast(pl.Float64), values)
+    shuffled = pd.DataFrame({"y": values.to_numpy()}).sample(frac=1, random_state=0)
+    shuffled.to_csv(tmp_path / "numbered.csv")
+    data = load(tmp_path / "numbered.csv", "y", lags=LAGS)
+    assert data.encoder.time == ""
+    assert [column.name for column in data.encoder.columns] == ["y"]
+    past = data.encoder.unscaled(data.train.x[:, -1])
+    assert past[1:] == pytest.approx(data.values(data.train)[:-1], rel=1e-5)  # the step before
+
+
+def test_a_target_may_be_called_as_rows_are():
+    data = from_series({"index": np.arange(60) ** 2, "x": np.sin(np.arange(60))}, "index", lags=LAGS)
+    assert [column.name for column in data.encoder.columns] == ["index", "x"]
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_the_index_of_pandas_tells_the_time_in_any_zone(zone):
+    frame = pd.DataFrame({"y": np.arange(60.0)}, index=pd.date_range("2024-01-01", periods=60, tz=zone)[::-1])
+    data = dataset(frame, "y", lags=LAGS)
+    assert data.history["y"].to_list() == np.arange(60.0)[::-1].tolist()
+    assert data.encoder.time == "time"
+
+
+def test_months_are_dates(tmp_path):
+    months = pd.period_range("2000-01", periods=60, freq="M")
+    y = np.arange(60.0)
+    frame = pd.DataFrame({"month": months.astype(str), "y": y})[::-1]
+    frame.to_csv(tmp_path / "months.csv", index=False)
+    by_period = pd.DataFrame({"y": y}, index=months)[::-1]
+    by_numpy = {"month": np.arange("2000-01", "2005-01", dtype="datetime64[M]")[::-1], "y": y[::-1]}
+    read = load(tmp_path / "months.csv", "y", lags=LAGS, time="month")
+    assert read.history["y"].cast(pl.Float64).to_list() == y.tolist()
+    for months_of in (by_period, by_numpy):
+        assert dataset(months_of, "y", lags=LAGS).history["y"].to_list() == y.tolist()
+
+
+def test_whole_numbers_of_numpy_are_lags():
+    assert from_series(np.arange(60.0) ** 2, lags=np.int64(3)).encoder.lags == 3
+
+
+def test_a_short_series_has_as_many_folds_as_it_has_room_for():
+    short = from_series(np.arange(24.0) ** 2, lags=12)
+    assert short.most_folds == (len(short.train) + len(short.validation)) // 2 < 5
+    assert len(short.folds(short.most_folds)) == short.most_folds
+    table = dataset(np.eye(20), np.arange(20) / 3)
+    assert table.most_folds == len(table.train) + len(table.validation)

@@ -85,6 +85,47 @@ def test_an_encoder_of_arrays_reads_arrays(xy):
         assert np.array_equal(again.encode(rows), data.test.x)
 
 
+def test_an_encoder_of_arrays_with_names_reads_arrays():
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.normal(size=60), np.zeros(60), rng.normal(size=60)])  # of which one says nothing
+    data = dataset(x, rng.normal(size=60), features=("a", "b", "c"))
+    assert [column.name for column in data.encoder.columns] == ["a", "c"]
+    assert np.array_equal(data.encoder.encode(x[data.test.rows]), data.test.x)
+    again = Encoder.from_json(data.encoder.to_json())
+    assert np.array_equal(again.encode(x[data.test.rows]), data.test.x)
+
+
+def test_categories_are_what_they_are_declared_to_be_and_whole_numbers_among_texts_are_theirs():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(3, size=90)
+    frame = pd.DataFrame({"size": codes, "kind": [[1, 2, "A"][code] for code in codes], "y": rng.normal(size=90)})
+    frame["size"] = frame["size"].astype("category")
+    data = dataset(frame, "y")
+    assert [(column.kind, column.levels) for column in data.encoder.columns] == [
+        ("category", ("0", "1", "2")), ("category", ("1", "2", "A")),
+    ]  # fmt: skip
+    rows = frame[frame["kind"] != "A"]  # whole numbers alone
+    assert np.array_equal(data.encoder.encode(rows), data.encoder.encode(frame)[(frame["kind"] != "A").to_numpy()])
+    assert data.encoder.encode(rows)[:, 3:5].sum() == len(rows)
+    plain = rows.assign(size=rows["size"].astype(int), kind=rows["kind"].astype(float))
+    assert np.array_equal(data.encoder.encode(plain), data.encoder.encode(rows))
+    enum = pl.DataFrame({"size": pl.Series(list("0123" * 20), dtype=pl.Enum(list("0123"))), "y": range(80)})
+    assert dataset(enum, "y", task="regression").encoder.columns[0].kind == "category"
+
+
+def test_an_encoder_of_images_reads_tables_of_texts(images):
+    x, y = images
+    data = dataset(x, y)
+    flat = np.asarray(x).reshape(len(x), -1)
+    table = pl.DataFrame({f"p{i}": column.astype(str) for i, column in enumerate(flat.T)})
+    assert np.allclose(data.encoder.encode(table), data.encoder.encode(x), atol=1e-6)
+    answered = table.with_columns(pl.Series(data.encoder.target, ["1"] * len(x)))
+    assert np.array_equal(data.encoder.encode(answered), data.encoder.encode(table))
+    wrong = table.with_columns(pl.Series("p1", ["x"] * len(x)))
+    with pytest.raises(ValueError, match="column 'p1' has 'x' in row 1: a number was expected"):
+        data.encoder.encode(wrong)
+
+
 def test_names_classes_and_tasks(xy):
     x, y = xy
     named = dataset(x, np.array(["no", "yes"])[y], features=["width", "height", "depth"], name="boxes")

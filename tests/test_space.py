@@ -620,6 +620,8 @@ def test_a_mask_of_ones_own_is_that_of_every_point():
         ({"shortcuts": SKIPPING, "max_blocks": 2}, "for points of 0 to 2"),
         ({"shortcuts": ((0, 1), (1, 0)), "max_blocks": 0}, "lets block 1 feed block 0"),
         ({"shortcuts": ((0, 0), (2, 0)), "max_blocks": 0}, "not true or false"),
+        ({"shortcuts": ((0, 0), (0, 0)), "max_blocks": 0}, "the output hears nothing of the input"),
+        ({"shortcuts": ("all", "sequential")}, "free, all, sequential, or a mask"),
         ({"shortcuts": ((0, 0), (1,)), "max_blocks": 0}, "not equally long"),
         ({"shortcuts": SKIPPING, "min_blocks": 2, "max_blocks": 2, "max_span": 1}, "free shortcuts alone"),
         ({"max_span": 0}, "at least 1"),

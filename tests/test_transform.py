@@ -13,8 +13,11 @@ from sklearn.preprocessing import PowerTransformer
 from search.data import Part, from_frame, load
 from search.data.encoder import Encoder
 from search.data.transform import TRANSFORMS, Transform, fit_transform
+from search.recipe import Recipe
+from search.training.lessons import Lessons
 
 TRANSFORMED = TRANSFORMS[1:]
+COUNTS = np.array([0, 0, 1, 3, 12, 0, 2, 30, 1, 0] * 6)
 
 
 @pytest.fixture
@@ -225,3 +228,17 @@ def test_what_can_not_be_transformed(prices):
     with pytest.raises(ValueError, match="got the transform 'log' for classes"):
         load("digits").transformed("log")
     assert load("digits").transformed("none").classes
+
+
+@pytest.mark.parametrize("given", ["sqrt", "log"])
+@pytest.mark.parametrize("own", ["none", "yeo-johnson"])
+def test_answers_of_another_transform_are_kept_within_what_the_given_one_has(given, own):
+    """What a network says may be below 0, of which there is no root."""
+    data = from_frame({"x": np.arange(60), "y": COUNTS}, "y", task="regression").transformed(given)
+    lessons = Lessons(data, Recipe(epochs=2, rungs=()), 0, own)
+    said = lessons.in_the_given_unit(np.array([[-50.0], [0.0], [50.0]]), 0.0)
+    low, high = data.encoder.transform.low, data.encoder.transform.high
+    values = data.encoder.unscaled(said[:, 0])
+    assert np.isfinite(said).all()
+    assert (np.diff(values) >= 0).all()
+    assert low - 1e-3 <= values.min() <= values.max() <= high * (1 + 1e-5)

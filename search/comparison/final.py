@@ -110,7 +110,7 @@ def final(best: Sequence[Record], settings: Settings, dataset: Dataset, facts: F
     """
     best = front(best, settings)
     effort = affordable(best, settings)
-    parts = effort.folds if len(dataset.validation) else max(2, effort.folds)
+    parts = min(effort.folds if len(dataset.validation) else max(2, effort.folds), dataset.most_folds)
     folds = dataset.folds(parts, settings.seed + 1) if parts > 1 else (dataset,)
     seeds = range(settings.seed + 1, settings.seed + 1 + effort.seeds)
     comparison = _Comparison(settings, dataset, facts, folds, seeds)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.data.power import Power, likeliest, skewness
-from search.data.table import Kind, alike, infer, listing, parse, plain, shown, twins
+from search.data.table import Kind, alike, infer, is_category, listing, parse, plain, shown, twins
 from search.numbers import counted
 from search.shape import Shape
 
@@ -112,13 +112,13 @@ Tell = Callable[[str, str], None]  # (what was done, to which column)
 
 
 def fit_columns(
-    frame: pl.DataFrame, training: NDArray[np.intp], *, straightened: bool = True
+    frame: pl.DataFrame, training: NDArray[np.intp], *, answered: str | None = None
 ) -> tuple[tuple[Column, ...], list[str]]:
     """The columns worth keeping, as the training rows have them, and sentences about what was done with which.
 
     Whether a column holds numbers, dates or text is read off all rows; every statistic off the training rows. Skewed
-    numbers are read as they are and ``straightened``: on average networks are better so (``experiments.straightened``).
-    Not so the steps of a series, whose target has a transform of its own.
+    numbers are read as they are and straightened: on average networks are better so (``experiments.straightened``).
+    Not so the steps of a series, among whose columns is the target, ``answered``, which has a transform of its own.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def fit_columns(
     def tell(what: str, which: str) -> None:
         told.setdefault(what, []).append(which)
 
-    fitted = [_fit_column(series, training, tell, straightened) for series in frame]
+    fitted = [_fit_column(series, training, tell, answered) for series in frame]
     columns = tuple(column for column in fitted if column is not None)
     notes = [f"{what}: {listing(which)}." for what, which in told.items()]
     if not columns:
@@ -161,17 +161,17 @@ def fit_pixels(
     return tuple(columns), [f"Missing values become the training median of their pixel ({gaps})."] if gaps else []
 
 
-def _fit_column(series: pl.Series, training: NDArray[np.intp], tell: Tell, straightened: bool) -> Column | None:
+def _fit_column(series: pl.Series, training: NDArray[np.intp], tell: Tell, answered: str | None) -> Column | None:
     name, cells, called = series.name, plain(series), shown(series.name)
     if cells is None:
         tell("Dropped, as neither numbers, texts nor dates", f"{called} ({series.dtype})")
         return None
-    kind, words = infer(cells)
+    kind, words = ("category", ()) if is_category(series) else infer(cells)
     parsed = parse(cells, kind)
     seen = parsed[training]
     if kind == "category" and (how := alike(seen)):
         tell(f"Read as text, since {how}", called)
-    if reason := _why_dropped(name, kind, seen):
+    if reason := _why_dropped(kind, seen, is_id=ID_NAME.fullmatch(name) is not None and name != answered):
         tell(f"Dropped, {reason}", called)
         return None
     if kind == "category":
@@ -191,7 +191,7 @@ def _fit_column(series: pl.Series, training: NDArray[np.intp], tell: Tell, strai
         hours = bool((present % 1).any())
         periods = (YEAR, WEEK, DAY) if hours else (YEAR, WEEK)
         tell(f"Dates became days since 1970 and waves of {'year, week and day' if hours else 'year and week'}", called)
-    power = _fit_power(present, tell, called) if straightened and kind == "number" else None
+    power = _fit_power(present, tell, called) if answered is None and kind == "number" else None
     return Column(name, kind, words, float(np.median(present)), gaps, periods, power=power)
 
 
@@ -214,7 +214,7 @@ def _fit_power(values: Floats, tell: Tell, called: str) -> Power | None:
     return power
 
 
-def _why_dropped(name: str, kind: Kind, seen: pl.Series) -> str | None:
+def _why_dropped(kind: Kind, seen: pl.Series, *, is_id: bool) -> str | None:
     present, rows = seen.drop_nulls(), len(seen)
     distinct = present.n_unique()
     if seen.n_unique() < 2:
@@ -225,7 +225,7 @@ def _why_dropped(name: str, kind: Kind, seen: pl.Series) -> str | None:
         if not np.isfinite(present.to_numpy()).any():
             return "as no training row has a finite value"
         whole = kind == "number" and bool((present % 1 == 0).all())
-        names_rows = whole and distinct == rows and ID_NAME.fullmatch(name) is not None
+        names_rows = whole and distinct == rows and is_id
     return "as they name rows (nearly every training row has its own)" if names_rows else None
 
 

@@ -21,7 +21,7 @@ from search.data.power import Power
 from search.data.table import listing, nearest, parse, plain, read
 from search.data.target import Label, Task
 from search.data.transform import NONE, Transform, fit_transform
-from search.data.windows import channels_of, ordered, windows
+from search.data.windows import channels_of, ordered, windows, with_index
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,7 +47,8 @@ class Encoder:
     A column of a ``table`` has features of its own, each with a mean and a scale; a column of ``pixels``, which come as
     an array, is a channel, of which all features have the same. For regression, ``target_mean`` and ``target_scale``
     are of the answers under ``transform``. A ``series`` is a table whose rows are steps in the order of ``time``: each
-    feature of a column is a channel, with a mean and a scale, and the image is channels and lags.
+    feature of a column is a channel, with a mean and a scale, and the image is channels and lags. The ``names`` are
+    those of all columns of an array, where it was given with names.
     """
 
     columns: tuple[Column, ...]
@@ -62,6 +63,7 @@ class Encoder:
     layout: Layout = "table"
     transform: Transform = NONE
     time: str = ""
+    names: tuple[str, ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -124,7 +126,7 @@ class Encoder:
     def channels(self, table: Any) -> Floats:
         """The scaled channels of each step of a series, ``(steps, channels)``, in the order of time."""
         frame = self._frame(read(table)[0] if isinstance(table, str | os.PathLike) else table)
-        if self.time in frame.columns:
+        if self.time and self.time in frame.columns:
             frame, _ = ordered(frame, self.time)
         raw = channels_of(frame, self.columns, self.transform)
         with np.errstate(over="ignore"):
@@ -136,9 +138,15 @@ class Encoder:
         return np.clip(scaled, -FARTHEST, FARTHEST).astype(np.float32)
 
     def _pixels(self, table: Any) -> Floats:
-        """Of an array; of a table, whose columns are the pixels in their order."""
-        x = frame_of(table).to_numpy() if is_frame(table) else array_of(table)
+        """Of an array; of a table, whose columns are the pixels in their order, the target perhaps among them."""
+        x = array_of(table) if not is_frame(table) else self._of_cells(frame_of(table))
         return encode_channels(x, self.image, self.columns, np.array(self.mean), np.array(self.scale))
+
+    def _of_cells(self, frame: pl.DataFrame) -> Floats:
+        """Pixels as numbers, nan where a cell has none."""
+        if frame.width == prod(self.image) + 1 and self.target in frame.columns:
+            frame = frame.drop(self.target)
+        return np.hstack([Column(name, "number", fill=np.nan).encode(frame[name]) for name in frame.columns])
 
     def _features(self, table: Any) -> Floats:
         """Of a table; of an array, whose columns are called as `table_of` calls them."""
@@ -149,7 +157,12 @@ class Encoder:
 
     def _frame(self, table: Any) -> pl.DataFrame:
         """A frame with all of the columns."""
-        frame = frame_of(table, index=self.layout == "series") if is_frame(table) else table_of(array_of(table))
+        if not is_frame(table):
+            frame = table_of(array_of(table), self.names or None)
+        elif self.layout == "series":
+            frame = with_index(frame_of(table, index=True))
+        else:
+            frame = frame_of(table)
         needed = [column.name for column in self.columns]
         if missing := [name for name in needed if name not in frame.columns]:
             which = f"column {missing[0]!r} is" if len(missing) == 1 else f"columns {listing(map(repr, missing))} are"

@@ -60,9 +60,10 @@ def frame_of(data: Any, *, index: bool = False) -> pl.DataFrame:
         if twins := [name for name, count in Counter(names).items() if count > 1]:
             raise ValueError(f"got several columns called {listing(map(repr, twins))}: give each its own name")
         columns = {name: column_of(name, data.iloc[:, i]) for i, name in enumerate(names)}
-        if index and np.asarray(data.index).dtype.kind == "M":
-            name = str(data.index.name or "time")
-            columns = {name: column_of(name, data.index.to_series()), **columns}
+        times = data.index.to_timestamp() if hasattr(data.index, "to_timestamp") else data.index  # of periods
+        if index and getattr(times.dtype, "kind", "") == "M":
+            name = str(times.name or "time")
+            columns = {name: column_of(name, times.to_series()), **columns}
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         raise ValueError(f"got columns of {listing(sorted(lengths))} rows: give all of them the same number")
@@ -82,6 +83,9 @@ def column_of(name: str, values: Any) -> pl.Series:
     if isinstance(values, pl.Series):
         return values.alias(name)
     if is_made_by("pandas", "Series", values):
+        if is_made_by("pandas", "CategoricalDtype", values.dtype):
+            levels = [None if _is_gap(cell) else _level(cell) for cell in values]
+            return pl.Series(name, levels, dtype=pl.Categorical)
         return pl.Series(name, _of_pandas(values), strict=False)
     several = isinstance(values, list | tuple)
     if several and not (values and (np.ndim(values[0]) or is_made_by("torch", "Tensor", values[0]))):
@@ -98,6 +102,8 @@ def column_of(name: str, values: Any) -> pl.Series:
         raise ValueError(f"got {name} of {array.dtype}: numbers, texts or dates were expected")
     if array.dtype.kind in "OUST":
         return _mixed(name, (array.astype(str) if array.dtype.kind == "S" else array).tolist())
+    if array.dtype.kind == "M":  # of months and the like
+        array = array.astype("datetime64[us]")
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     return pl.Series(name, array)
@@ -150,6 +156,11 @@ def _mixed(name: str, cells: list[Any]) -> pl.Series:
         return pl.Series(name, present)
     except (TypeError, pl.exceptions.PolarsError):
         return pl.Series(name, [None if cell is None else str(cell) for cell in present])
+
+
+def _level(cell: object) -> str:
+    """A category as text, a whole number without a point."""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
 def _is_gap(cell: object) -> bool:

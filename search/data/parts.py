@@ -167,6 +167,12 @@ class Dataset:
         nobody = self.validation.take(np.arange(0))
         return replace(self, train=self.train.joined(self.validation), validation=nobody)
 
+    @property
+    def most_folds(self) -> int:
+        """How many folds there are rows for: in time two rows each."""
+        rows = len(self.train) + len(self.validation)
+        return rows // 2 if self.history is not None else rows
+
     def folds(self, number: int, seed: int = 0) -> tuple[Dataset, ...]:
         """Data sets, each with another share of the training and validation rows as validation, the rest as training.
 

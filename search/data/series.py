@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from search.data.sources import part
 from search.data.table import infer, listing, nearest, plain, read, require
 from search.data.target import FEWEST_ROWS, answers_of
 from search.data.transform import NONE
-from search.data.windows import channels_of, ordered, time_of
+from search.data.windows import channels_of, ordered, time_of, with_index
 from search.numbers import counted
 
 if TYPE_CHECKING:
@@ -107,8 +108,9 @@ def from_series(
     ValueError : too few steps, no such column, a target that holds no numbers, or steps without an order.
     """
     frame, target = _table(data, target)
-    if not isinstance(lags, int) or lags < 1:
+    if not isinstance(lags, Integral) or isinstance(lags, bool) or lags < 1:
         raise ValueError(f"got lags={lags!r}: a whole number of at least 1 was expected")
+    lags = int(lags)
     if not (validation > 0 and test >= 0 and validation + test < 1):
         raise ValueError(
             f"got validation={validation}, test={test}: the first must be above 0, the second not below 0, "
@@ -135,7 +137,7 @@ def from_series(
             f"got {counted(steps, 'step')} with lags={lags}, of which training, validation and test answer {sizes}: at "
             f"least {FEWEST_ROWS} in all and one in each are needed, so give more steps or fewer lags"
         )
-    columns, told = fit_columns(frame, np.arange(int(ends[0])), straightened=False)
+    columns, told = fit_columns(frame, np.arange(int(ends[0])), answered=target)
     if columns[0].name != target:
         raise ValueError(f"target '{target}' is the same in every step of training: there is nothing to learn")
     if gaps := steps - len(answered.rows):
@@ -225,7 +227,7 @@ def _table(data: Any, target: str | None) -> tuple[pl.DataFrame, str]:
         else:
             target = target or "value"
             data = {target: column_of(target, data)}
-    frame = frame_of(data, index=True)
+    frame = with_index(frame_of(data, index=True))
     if target is None:
         raise ValueError(
             f"got a series without a target: name one of its columns, of {listing(map(repr, frame.columns), 20)}"

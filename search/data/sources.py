@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -60,6 +61,11 @@ def from_frame(
                 f"'{target}' is not a column of {which}{nearest(target, table.columns)}: "
                 f"the columns are {listing(map(repr, table.columns), 20)}"
             )
+        if table.width < 2:
+            raise ValueError(
+                f"{which} has the column '{target}' alone: there is nothing to answer it from; of a series say "
+                "how many lags"
+            )
         return table[target], table.drop(target)
 
     def fit(inputs: pl.DataFrame, training: Rows) -> Fitted:
@@ -106,11 +112,14 @@ def from_arrays(
     held = None if held_out is None else _pair(held_out)
     if is_frame(x) or ((array := array_of(x)).ndim == 2 and not image):
         target = _name(y)
-        return from_frame(
+        found = from_frame(
             _tabled(x, y, target, features), target, name, seed,
             task=task, image=image, validation=validation, test=test,
             held_out=None if held is None else _tabled(*held, target, features, "the held-out x"),
         )  # fmt: skip
+        if features is None or is_frame(x):
+            return found
+        return replace(found, encoder=replace(found.encoder, names=tuple(map(str, features))))
     if array.dtype.kind not in "biuf":
         raise ValueError(f"got x of {array.dtype}: an image is of numbers, so convert it")
     answers = _matched(array, y, "x")

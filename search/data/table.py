@@ -20,6 +20,7 @@ Kind = Literal["number", "date", "category"]
 MISSING = ("", "na", "n/a", "nan", "null", "?", "-")  # texts that mean "no value", whatever their case
 ISO_DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y/%m/%d")
 DATE_FORMATS = (*ISO_DATES, "%d.%m.%Y", "%d.%m.%Y %H:%M:%S%.f", "%d.%m.%Y %H:%M")  # with dots the day is always first
+MONTH = r"^(\d{4})[-/](\d{2})$"  # which is its first day
 ZONED_DATE = "%+"  # ISO 8601 with an offset from UTC
 THOUSANDS = r"^[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$"
 DECIMAL_COMMA = r"^[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+([eE][+-]?\d+)?$"
@@ -184,16 +185,29 @@ def plain(series: pl.Series) -> pl.Series | None:
     return frame.to_series().alias(series.name)
 
 
+def is_category(series: pl.Series) -> bool:
+    """Whether a column was declared to hold categories, whatever these look like."""
+    import polars as pl
+
+    return series.dtype in (pl.Categorical, pl.Enum)
+
+
 def parse(series: pl.Series, kind: Kind) -> pl.Series:
     """A plain column as numbers (a date: days since 1970), null where a cell is none; as text for a category."""
     import polars as pl
 
     if kind == "category":
-        return series.cast(pl.String)
+        if series.dtype != pl.Float64:
+            return series.cast(pl.String)
+        known = series.fill_nan(None)
+        whole = known.cast(pl.Int64, strict=False)  # "1", as where others of the column were texts, and not "1.0"
+        told = pl.when(whole == known).then(whole.cast(pl.String)).otherwise(known.cast(pl.String))
+        return pl.select(told).to_series().alias(series.name)
     if kind == "number":
         numeric = series.dtype in (pl.String, pl.Float64)
         return series.cast(pl.Float64, strict=False) if numeric else pl.Series([None] * len(series), dtype=pl.Float64)
     if series.dtype == pl.String:
+        series = series.str.replace(MONTH, "$1-$2-01")
         zoned = series.str.to_datetime(ZONED_DATE, strict=False, time_unit="us").dt.replace_time_zone(None)
         dates = [series.str.to_datetime(form, strict=False, time_unit="us") for form in DATE_FORMATS]
         series = pl.select(pl.coalesce(*dates, zoned)).to_series()

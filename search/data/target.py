@@ -69,6 +69,8 @@ def answers_of(column: pl.Series, target: str, task: Task | None) -> Answered:
     cells = plain(column)
     if cells is None:
         raise ValueError(f"target '{target}' holds {column.dtype}: numbers or classes were expected")
+    if not cells.count():
+        raise ValueError(f"got no row with a value of '{target}': at least {FEWEST_ROWS} are needed")
     kind, words = infer(cells)
     if kind == "date":
         raise ValueError(f"target '{target}' holds dates: numbers or classes were expected")

@@ -95,6 +95,14 @@ class Transform:
         found: Floats = bounded(values[..., None] + self.noise * NODES) @ SHARES
         return found
 
+    def within(self, values: Floats) -> Floats:
+        """Numbers from elsewhere, kept within what its own answers are: below 0 a root or a logarithm has nothing.
+
+        >>> Transform("sqrt", high=100.0).within(np.array([-3.0, 9.0])).tolist(), NONE.within(np.array([-3.0])).tolist()
+        ([0.0, 9.0], [-3.0])
+        """
+        return values if self.name == "none" else np.clip(values, self.low, self.high)
+
     def noisy(self, noise: float) -> Transform:
         """The same with this noise; what is not transformed has none to tell."""
         return self if self.name == "none" else replace(self, noise=noise)

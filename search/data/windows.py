@@ -16,6 +16,7 @@ from search.numbers import counted
 if TYPE_CHECKING:
     import polars as pl
 
+INDEX = "index"
 UNEVEN = 1.5  # steps whose longest is at most so many times the shortest are even: months are
 
 
@@ -51,6 +52,11 @@ def windows(channels: Floats, lags: int) -> Floats:
         raise ValueError(f"got {counted(len(channels), 'step')} of a series: {lags} are needed to answer the next")
     found = np.lib.stride_tricks.sliding_window_view(channels, lags, axis=0)
     return found.reshape(len(found), -1)
+
+
+def with_index(frame: pl.DataFrame) -> pl.DataFrame:
+    """The steps, with a name for the column that has none: the index of a frame of pandas is written so."""
+    return frame.rename({"": INDEX}) if "" in frame.columns and INDEX not in frame.columns else frame
 
 
 def time_of(frame: pl.DataFrame, target: str) -> str:

@@ -152,7 +152,12 @@ class ArchitectureSearchForecaster(Searching):
             raise ValueError(f"got steps={steps!r}: a whole number of at least 1 was expected")
         known = self._history
         if history is not None:
-            known = ending(self._frame(*(history if self._others else (history, None))), self.lags)
+            pair = history if self._others else (history, None)
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                raise ValueError(
+                    f"got a history of {type(history).__name__}: give a pair (y, X), for there are further channels"
+                )
+            known = ending(self._frame(*pair), self.lags)
         if known.height < self.lags:
             raise ValueError(f"got a history of {counted(known.height, 'step')}: {self.lags} are needed")
         return self._answers(known, int(steps), self._future(X, int(steps)))
@@ -308,6 +313,7 @@ class ArchitectureSearchForecaster(Searching):
             for i, member in enumerate(self._members):
                 own = len(member.encoder.columns[0].features)
                 more = others[i][k] if len(others[i]) else ()
-                new = np.concatenate([member.encoder.scaled(said[k : k + 1]), np.zeros(own - 1), more])
+                mean = member.encoder.transform.within(said[k : k + 1])  # of all, of other transforms perhaps
+                new = np.concatenate([member.encoder.scaled(mean), np.zeros(own - 1), more])
                 windows[i] = np.hstack([windows[i][:, 1:], new[:, None]])
         return said

@@ -124,7 +124,8 @@ class Searching(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has n
         space = space_for(dataset) if self.space is None else deepcopy(self.space)  # it remembers what it has counted
         settings = Settings(
             dataset.name, None, dataset.task, seed, self.strategy, self.n_trials, self.time, self.population, space,
-            recipe, default_folds(rows) if self.folds is None else self.folds, self.finalists, self.seeds,
+            recipe, min(default_folds(rows), dataset.most_folds) if self.folds is None else self.folds,
+            self.finalists, self.seeds,
             self.objectives, constraints=self.constraints or {},  # type: ignore[arg-type]  # told there
         )  # fmt: skip
         with one_thread():

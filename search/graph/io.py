@@ -67,7 +67,7 @@ def load_graph(path: str | os.PathLike[str], space: GraphSpace) -> Architecture:
     if not isinstance(space, GraphSpace):
         raise ValueError(f"got {type(space).__name__} as the space of {path}: give the search.GraphSpace that it is of")
     told = GraphSpace.from_dict(json.loads(header["space"]))
-    if told != space:
+    if told not in (space, space.untrained):  # the latter by `optimize`
         raise ValueError(f"{path} holds an architecture of another space: {difference(told, space)}")
     architecture = space.build(GraphPoint.from_dict(json.loads(header["point"])))
     try:

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from search.graph.point import GraphPoint, Placed
-from search.graph.space import TRAINING, GraphSpace
+from search.graph.space import GraphSpace
 from search.graph.wiring import acyclic, pick, wired
+from search.space import TRAINING
 
 ATTEMPTS = 20  # to wire a new machine without a cycle
 

@@ -1,7 +1,7 @@
 """Graph spaces: any machines, with the components that they may read and write, wired in any way without a cycle."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,13 +17,13 @@ from search.graph.sample import draw_network
 from search.graph.wiring import acyclic, bits, downstream, options, pick
 from search.point import AnyPoint, hyperparameters
 from search.shape import UNKNOWN, Shape
-from search.space import Choice, Code, Space
+from search.space import TRAINING, Choice, Code, Space
 
 if TYPE_CHECKING:
     from machgraph.architecture import Architecture
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-TRAINING = ("learning_rates", "weight_decays", "batch_sizes", "transforms")
+MOST_COMPONENTS = 62  # which are bits of a number
 DRAWS = 1000  # of codes, until one leads from the inputs to the outputs
 ENUMERATED = 20_000  # wirings up to which different networks are counted
 
@@ -102,6 +102,11 @@ class GraphSpace:
         training = Space(max_blocks=0, **{name: getattr(self, name) for name in TRAINING})  # it has the same checks
         for name in TRAINING:
             object.__setattr__(self, name, getattr(training, name))
+        if len(self.components) > MOST_COMPONENTS:
+            raise ValueError(
+                f"got {len(self.components)} components: at most {MOST_COMPONENTS} can be wired, so put some machines "
+                "together"
+            )
         check_names(self.candidates, self.inputs, self.outputs, self.components, [name for name, _ in self.known])
         if any(candidate.is_told for candidate in self.candidates):
             return  # read from a run's folder: nothing can be tried
@@ -163,6 +168,11 @@ class GraphSpace:
             for _, _, label in bits(candidate, name):
                 found[label] = (False, True)
         return {**found, **{name[:-1]: getattr(self, name) for name in TRAINING}}
+
+    @property
+    def untrained(self) -> "GraphSpace":
+        """The same with the first choice alone of all that concerns training, for whom no point tells of it."""
+        return replace(self, **{name: getattr(self, name)[:1] for name in TRAINING})
 
     @cached_property
     def _places(self) -> tuple[tuple[Candidate, str, int], ...]:

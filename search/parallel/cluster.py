@@ -169,7 +169,7 @@ def size(address: str, share: float = 0.0) -> int:
     Raises
     ------
     ValueError : it has room for none.
-    ImportError, OSError : as of ``Cluster``.
+    ImportError, ValueError, OSError : as of ``Cluster``.
     """
     if address == LOCAL:  # not begun only to be counted
         _refuse_absent()
@@ -179,7 +179,7 @@ def size(address: str, share: float = 0.0) -> int:
 
         nodes: list[Node] = [{"CPU": usable(), "GPU": torch.cuda.device_count()}]
     else:
-        joined = _Joined(address, share)
+        joined = _Joined(address, share, pickle.dumps((_versions(), packed(None))))
         joined.end()
         nodes = joined.nodes
     if not (room := fitting(nodes, share)):
@@ -219,7 +219,7 @@ def _versions() -> dict[str, str]:
 class _Joined:
     """That process, seen from here. ``nodes``: what each has."""
 
-    def __init__(self, address: str, share: float, shared: bytes | None = None) -> None:
+    def __init__(self, address: str, share: float, shared: bytes) -> None:
         _refuse_absent()
         _refuse_silent(address)
         context = get_context("spawn")
@@ -275,7 +275,7 @@ def _refuse_silent(address: str) -> None:
         raise OSError(f"nobody answers at {address} ({reason}): give the address that ray start has told") from None
 
 
-def _join(connection: Connection, address: str, share: float, shared: bytes | None) -> None:
+def _join(connection: Connection, address: str, share: float, shared: bytes) -> None:
     """What that process does, until nobody asks it any more."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C is for the process that searches, which lets this one go
@@ -298,10 +298,9 @@ def _join(connection: Connection, address: str, share: float, shared: bytes | No
             num_gpus=share,
         )(_answer)
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        kept = None if shared is None else [ray.put(shared)]
-        if kept:
-            gone = _try_out(task, kept, [node for node in nodes if fitting([node["Resources"]], share)])
-            nodes = [node for node in nodes if node["NodeID"] not in gone]
+        kept = [ray.put(shared)]
+        gone = _try_out(task, kept, [node for node in nodes if fitting([node["Resources"]], share)])
+        nodes = [node for node in nodes if node["NodeID"] not in gone]
         connection.send_bytes(sendable(READY, [node["Resources"] for node in nodes]))
     except ValueError as error:  # ours
         connection.send_bytes(sendable(ERROR, error))

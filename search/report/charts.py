@@ -12,11 +12,12 @@ from search.record import Record, Row, Settings
 from search.report.colours import STATUSES
 from search.report.scales import Scale, bends, cost_scale, count_scale, dots, loss_scale, polyline, stairs
 from search.report.wording import loss_name
+from search.strategies.evolution import POPULATION
 
 CURVES = 10  # that have a name
 CHARACTER = 20  # of 1000, the width of a digit on the narrowest page
 FAINT, BENDS = 200, 40  # of the others, and points of each: so that a page of many trials stays small
-BEGINNINGS: Mapping[str, int] = {"evolution": 20, "tpe": 10, "nsga2": 16}  # trials until a strategy goes by the earlier
+BEGINNINGS: Mapping[str, int] = {"evolution": POPULATION, "tpe": 10, "nsga2": 16}  # until a strategy goes by earlier
 
 
 def scale_data(field: str, scale: Scale) -> dict[str, Any]:

@@ -35,6 +35,10 @@ NAMES: Mapping[str, str] = MappingProxyType(
         "weight_decay": "weight decay",
         "batch_size": "batch size",
         "transform": "transform of the target",
+        "block_penalty": "group lasso over shortcuts",
+        "smoothing": "label smoothing",
+        "input_noise": "noise added to inputs",
+        "input_dropout": "inputs left out",
     }
 )
 
@@ -76,10 +80,7 @@ def traits(point: AnyPoint) -> dict[str, str | float]:
         "kernel": point.kernel,
         "dilation": point.dilation,
         "scale": max(point.scales, default=0),
-        "learning_rate": point.learning_rate,
-        "weight_decay": point.weight_decay,
-        "batch_size": point.batch_size,
-        "transform": point.transform,
+        **{name: value for name, value in hyperparameters(point).items() if value is not None},
     }
 
 
@@ -95,7 +96,7 @@ def importance(records: Sequence[Record]) -> Importance:
         return Importance((), f"Told from {FEWEST} trained trials on; this search has {len(trained)}.")
     some = [trained[i * len(trained) // MOST] for i in range(MOST)] if len(trained) > MOST else trained
     table = [traits(record.canonical) for record in some]
-    varied = [name for name in NAMES if len({row.get(name) for row in table}) > 1]
+    varied = [n for n in NAMES if all(n in row for row in table) and len({row[n] for row in table}) > 1]
     ranks = np.unique([record.loss for record in some], return_inverse=True)[1] / len(some)
     if len(varied) < 2 or not ranks.any():
         return Importance((), "Nothing to compare: the trials differ in one thing at most, or have all the same loss.")

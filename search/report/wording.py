@@ -174,6 +174,8 @@ def _said(entries: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _value(value: Any) -> str:
     if value is None:
         return "not set"
+    if isinstance(value, tuple | list) and value and all(isinstance(row, tuple | list) for row in value):
+        return " ".join("".join(str(int(heard)) for heard in row) for row in value)  # a mask, which alone is nested
     if isinstance(value, tuple | list):
         return ", ".join(map(_value, value)) or "none"
     if isinstance(value, Mapping):

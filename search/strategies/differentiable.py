@@ -134,6 +134,8 @@ def gated(point: Point, dataset: Dataset, recipe: Recipe, *, seed: int, price: f
 def cuts(gates: Gates, space: Space, number: int, seen: Collection[Point] = ()) -> tuple[Point, ...]:
     """Points on the path from all shortcuts to one way from input to output, along which the weakest is closed first.
 
+    It ends earlier where the space has no points of so few shortcuts.
+
     Parameters
     ----------
     number : of points: those next to the wiring of the gates that are at least half open, from dense to sparse.
@@ -145,7 +147,10 @@ def cuts(gates: Gates, space: Space, number: int, seen: Collection[Point] = ()) 
     """
     point, mask = gates.point, gates.point.mask
     path = {canonical(point): point}  # the densest of each network
+    least, _ = space.shortcut_range(point.blocks)
     for out, source in sorted(space.pairs(point.blocks), key=lambda pair: gates.values[pair[0]][pair[1]]):
+        if mask.sum() <= least:
+            break
         mask[out, source] = False
         thinner = replace(point, shortcuts=tuple(map(tuple, mask.tolist())))
         if thinner.depth > 1:

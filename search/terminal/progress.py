@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -219,8 +220,11 @@ def footnotes(rows: Sequence[Row], looks: str = "") -> Text:
         f"{f' The held-out data were {looks}.' if looks else ''}"
     ]
     if any(row.trial is None for row in rows):
-        is_median = any("median" in row.name for row in rows)
-        drawn = "the middle one, by validation loss, of 5 uniform draws" if is_median else "a uniform draw"
+        kinds = {row.name.partition(" ")[0]: row.name for row in rows if row.trial is None}
+        number = re.search(r"median of (\d+)", kinds.get("random", ""))
+        drawn = f"the middle one, by validation loss, of {number[1]} uniform draws" if number else "a uniform draw"
+        few = re.search(r"of ([\d,]+) rows", kinds.get("scikit-learn", ""))
+        fitted = f", fitted to {few[1]} rows, for which there was time" if few else ""
         plain = (
             "plain: blocks in a row, as near as can be to the winner in number of parameters. "
             if any(row.name.startswith("plain") for row in rows)
@@ -229,7 +233,7 @@ def footnotes(rows: Sequence[Row], looks: str = "") -> Text:
         lines.append(
             f"random: {drawn} from the space. {plain}"
             "Trained by the same recipe, unhalved. scikit-learn: the best, on validation, of a linear model, trees and "
-            "an SVM. Their validation is on one fold alone."
+            f"an SVM{fitted}. Their validation is on one fold alone."
         )
     return Text("\n".join(lines), style="dim")
 

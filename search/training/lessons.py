@@ -121,6 +121,7 @@ class Lessons:
         if self.dataset is self.given:
             return outputs
         values = self.dataset.encoder.noisy(noise).decode(outputs).values
+        values = self.given.encoder.transform.within(values)
         return self.given.encoder.scaled(values)[:, None].astype(np.float64)
 
     def measured(self, outputs: Outputs) -> tuple[Outputs, float]:
