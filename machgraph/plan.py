@@ -212,6 +212,14 @@ class Plan:
         """Columns of the state for one sample."""
         return sum(grid.positions for grid in self.grids)
 
+    @cached_property
+    def is_inside(self) -> tuple[bool, ...]:
+        """Of each position, whether it is no padding."""
+        inside = np.zeros(self.positions, dtype=bool)
+        for grid in self.grids:
+            inside[grid.inside] = True
+        return tuple(inside.tolist())
+
     @property
     def strides(self) -> tuple[int, ...]:
         """Positions from one place of each axis of the finest grid to the next."""

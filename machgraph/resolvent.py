@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from machgraph.activation import Activation
+from machgraph.activation import ACTIVATIONS, Activation
 from machgraph.executor import box, execute, one_or_many, weight_gradient
 from machgraph.plan import Activate, Plan
 
@@ -279,7 +279,10 @@ def _product(plan: Plan, W: Tensor, z: Tensor) -> Tensor:
 
 
 def _slopes(plan: Plan, activations: Activations, y: Tensor, output: Tensor | None) -> Tensor:
-    """``s = σ'(y)`` from (input, output); the output σ(y) is evaluated again where ``z0`` hides it."""
+    """``s = σ'(y)`` from (input, output); the output σ(y) is evaluated again where ``z0`` hides it.
+
+    It is 0 on padding that lies between positions, where a slope may be infinite: nothing there counts.
+    """
     pieces, start = [], 0
     while start < len(activations):
         stop = start + 1
@@ -289,7 +292,11 @@ def _slopes(plan: Plan, activations: Activations, y: Tensor, output: Tensor | No
         activation, y_rows = activations[start], y[:, rows]
         pieces.append(activation.derivative(y_rows, activation.function(y_rows) if output is None else output[:, rows]))
         start = stop
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+    s = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+    if len(plan.grid) < 2 or all(ACTIVATIONS.get(activation.name) is activation for activation in activations):
+        return s
+    inside = torch.tensor(plan.is_inside, device=y.device).repeat_interleave(y.shape[-1] // plan.positions)
+    return torch.where(inside, s, 0.0)
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -296,3 +296,20 @@ def test_numbers_of_numpy_are_numbers():
     machine = mg.ConvMachine((1, 1), np.int64(3), dilation=np.array([2]))
     assert (machine.kernel_size, machine.dilation) == ((3,), (2,))
     assert all(type(extent) is int for extent in machine.kernel_size + machine.dilation)
+
+
+def steep(y):
+    """Its slope at 0, which is where padding stands, is infinite."""
+    return y.sign() * y.abs().sqrt()
+
+
+@pytest.mark.parametrize(
+    ("size", "more"),
+    [((9,), {}), ((6, 6), {}), ((6, 6), {"padding": "circular"}), ((6, 6), {"scales": (0, 0, 1)}), ((3, 4, 4), {})],
+)
+def test_no_slope_of_padding_counts(size, more):
+    machine = mg.ConvMachine((1, 4, 2), (3,) * len(size), activation=steep, generator=torch.manual_seed(0), **more)
+    y0 = torch.randn(2, 1, *size, requires_grad=True)
+    machine.output(machine(y0)).sum().backward()
+    assert machine.bias.grad.isfinite().all()
+    torch.testing.assert_close(machine.bias.grad[0], y0.grad.sum())  # the bias is a part of y0

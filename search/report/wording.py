@@ -78,7 +78,8 @@ def counts(settings: Settings, facts: Facts, records: Sequence[Record]) -> str:
     """How much was tried, of how much."""
     again = sum(record.duplicate_of is not None for record in records)
     spent = time_text(sum(record.seconds for record in records))
-    repeated = f"; {grouped(again)} were proposed again and not trained twice" if again else ""
+    were = "was" if again == 1 else "were"
+    repeated = f"; {grouped(again)} {were} proposed again and not trained twice" if again else ""
     different = "" if facts.architectures is None else f", which are {grouped(facts.architectures)} different networks"
     held = "It is not known how many points the space holds."
     if facts.points is not None:
