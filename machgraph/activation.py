@@ -30,9 +30,14 @@ class Activation:
     function: Pointwise
     derivative: Callable[[Tensor, Tensor], Tensor]
 
+    @property
+    def is_named(self) -> bool:
+        """Whether its name alone says what it is."""
+        return ACTIVATIONS.get(self.name) is self
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled by its name, or with both of its functions."""
-        if ACTIVATIONS.get(self.name) is self:
+        if self.is_named:
             return as_activation, (self.name,)
         return Activation, (self.name, self.function, self.derivative)
 

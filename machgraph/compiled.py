@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from machgraph.activation import ACTIVATIONS, Activation
+from machgraph.activation import Activation
 from machgraph.lower import plain_is_wanted
 from machgraph.plan import Plan
 
@@ -61,7 +61,7 @@ def codes(activations: tuple[Activation, ...]) -> Codes | None:
     """The numbers of nonlinearities in compiled code; ``None`` if one of them is not there."""
     from machgraph.kernels.pointwise import CODES
 
-    if any(ACTIVATIONS.get(activation.name) is not activation for activation in activations):
+    if not all(activation.is_named for activation in activations):
         return None
     return np.array([CODES[activation.name] for activation in activations], dtype=np.int64)
 

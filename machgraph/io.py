@@ -123,7 +123,7 @@ def specification(machine: ParametricMachine) -> dict[str, Any]:
     [[0, 0], [1, 0]]
     """
     for activation in machine.activation:
-        if ACTIVATIONS.get(activation.name) is not activation:
+        if not activation.is_named:
             raise ValueError(
                 f"got the activation {activation.name!r}, a function that can't be written down: "
                 f"to be saved a machine needs named ones ({', '.join(ACTIVATIONS)})"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from machgraph import compiled
-from machgraph.activation import ACTIVATIONS, Activation, Pointwise, per_block
+from machgraph.activation import Activation, Pointwise, per_block
 from machgraph.architecture import Architecture, Machine
 from machgraph.boxes import halved
 from machgraph.lower import lowered, plain_is_wanted
@@ -130,7 +130,7 @@ class ParametricMachine(nn.Module, ABC):
     @property
     def is_named(self) -> bool:
         """Whether all activations have names, so that the machine can be described in words."""
-        return all(ACTIVATIONS.get(activation.name) is activation for activation in self.activation)
+        return all(activation.is_named for activation in self.activation)
 
     @property
     def dimensions(self) -> int:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from machgraph.activation import ACTIVATIONS, Activation
+from machgraph.activation import Activation
 from machgraph.executor import box, execute, one_or_many, weight_gradient
 from machgraph.plan import Activate, Plan
 
@@ -293,7 +293,7 @@ def _slopes(plan: Plan, activations: Activations, y: Tensor, output: Tensor | No
         pieces.append(activation.derivative(y_rows, activation.function(y_rows) if output is None else output[:, rows]))
         start = stop
     s = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
-    if len(plan.grid) < 2 or all(ACTIVATIONS.get(activation.name) is activation for activation in activations):
+    if len(plan.grid) < 2 or all(activation.is_named for activation in activations):
         return s
     inside = torch.tensor(plan.is_inside, device=y.device).repeat_interleave(y.shape[-1] // plan.positions)
     return torch.where(inside, s, 0.0)
